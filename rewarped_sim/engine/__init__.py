@@ -1,0 +1,1 @@
+"""Physics: Warp and NumPy only. No torch, no ROS, no learning."""

@@ -1,0 +1,1 @@
+"""Material point method: soft things, driven tools, and their adjoints."""

@@ -1,0 +1,44 @@
+"""What there is to look at in one environment: plain arrays, for RViz, for the renderer, for a simulated camera."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, kw_only=True)
+class SceneShape:
+    """A rigid shape, posed. z up, metres, quaternion x y z w."""
+
+    name: str
+    kind: str
+    """`sphere`, `capsule`, `box` or `plane`."""
+    size: tuple[float, ...]
+    """sphere (radius,), capsule (radius, half_length along local z), box (half extents x, y, z), plane ()."""
+    position: NDArray[np.float32]
+    """(3,) in the environment's frame [m]."""
+    quaternion: NDArray[np.float32]
+    """(4,) x y z w."""
+    color: tuple[float, float, float] = (0.7, 0.7, 0.75)
+    """Red, green, blue in 0..1."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scene:
+    """One environment at one instant."""
+
+    frame: str
+    """Name of the frame that positions are expressed in."""
+    particles: NDArray[np.float32]
+    """(num_particles, 3) [m]."""
+    particle_color: tuple[float, float, float]
+    """Red, green, blue in 0..1."""
+    particle_radius: float
+    """Drawing radius [m]."""
+    shapes: tuple[SceneShape, ...]
+    bounds_min: tuple[float, float, float]
+    """Lower corner of the workspace, for cameras [m]."""
+    bounds_max: tuple[float, float, float]
+    """Upper corner of the workspace [m]."""

@@ -1,0 +1,1 @@
+"""Learning with gradients through a simulator. Torch only: it knows no simulator and no ROS."""
