@@ -1,0 +1,345 @@
+"""The background grid: dense addresses, sparse sweeps, and the momentum update of a node with its adjoint.
+
+Every environment owns n^3 nodes at fixed addresses, so nothing is hashed and nothing can collide. Only blocks of
+4^3 nodes that particles touch are ever visited: a substep's scatter appends each newly touched block to a list, the
+node update sweeps that list. Lists of all substeps of a control step share one pool, `starts[n]` to `starts[n + 1]`.
+
+A node update is, in order (MLS-MPM with one-sided tools, facts of the published tasks): v = p / m + g dt; every shape
+in turn; the floor (sticky or sliding); separating walls. Nodes next to no mass keep v = 0.
+"""
+
+from functools import cache
+from types import SimpleNamespace
+
+import warp as wp
+
+from rewarped_sim.engine.mpm.colliders import collider_functions
+from rewarped_sim.engine.scalars import Scalars
+
+BLOCK = 4
+"""Nodes along the edge of a block."""
+BLOCK_NODES = BLOCK**3
+MAX_BLOCKS_PER_AXIS = 64
+"""Block coordinates are packed into 6 bits each, the environment into the bits above."""
+WALL_NODES = 3
+"""Nodes at either end of an axis that form its wall; on the lower end of z they are the floor."""
+STICKY_FRICTION = 99.0
+"""Floor friction from here on means that nothing slides at all."""
+MAX_SHAPES = 32
+"""One bit per shape in a block's mask."""
+
+
+@cache
+def grid_functions(scalars: Scalars) -> SimpleNamespace:
+    """Build the `Grid` struct and the small functions on node and block addresses."""
+    real, vec3 = scalars.real, scalars.vec3
+
+    @wp.struct
+    class Grid:
+        n: int  # nodes along an axis
+        blocks: int  # blocks along an axis
+        num_envs: int
+        num_particles: int  # per env
+        num_substeps: int
+        num_shapes: int
+        pool: int  # blocks that the list of a control step can hold
+        dx: real
+        inv_dx: real
+        dt: real
+        gravity: vec3
+        floor_friction: real
+        tool_friction: real
+        softness: real
+        min_mass: real
+
+    @wp.func
+    def pack_block(env: int, bx: int, by: int, bz: int):
+        return (((env << 6 | bx) << 6) | by) << 6 | bz
+
+    @wp.func
+    def block_corner(packed: int):
+        """Coordinates of the block's first node."""
+        return wp.vec3i((packed >> 12 & 63) * 4, (packed >> 6 & 63) * 4, (packed & 63) * 4)
+
+    @wp.func
+    def node_in_block(corner: wp.vec3i, lane: int):
+        return wp.vec3i(corner[0] + (lane >> 4), corner[1] + (lane >> 2 & 3), corner[2] + (lane & 3))
+
+    @wp.func
+    def address(grid: Grid, env: int, node: wp.vec3i):
+        return ((env * grid.n + node[0]) * grid.n + node[1]) * grid.n + node[2]
+
+    @wp.func
+    def node_position(grid: Grid, node: wp.vec3i):
+        return grid.dx * vec3(real(node[0]), real(node[1]), real(node[2]))
+
+    @wp.func
+    def listed(grid: Grid, starts: wp.array2d(dtype=int), slot: int, substep: int):
+        """Range of a substep's blocks in the list; `starts` itself runs on past a full pool, for the host to see."""
+        return wp.vec2i(wp.min(starts[slot, substep], grid.pool), wp.min(starts[slot, substep + 1], grid.pool))
+
+    return SimpleNamespace(
+        Grid=Grid,
+        pack_block=pack_block,
+        block_corner=block_corner,
+        node_in_block=node_in_block,
+        address=address,
+        node_position=node_position,
+        listed=listed,
+    )
+
+
+@cache
+def grid_kernels(scalars: Scalars) -> SimpleNamespace:
+    """Build `begin`, `cull`, `update`, `restore` and `update_adj`. The sweeps run over the listed blocks with `stride` threads."""
+    real, vec3, vec4, mat33 = scalars.real, scalars.vec3, scalars.vec4, scalars.mat33
+    functions = grid_functions(scalars)
+    Grid, address, listed = functions.Grid, functions.address, functions.listed
+    block_corner, node_in_block, node_position = (
+        functions.block_corner,
+        functions.node_in_block,
+        functions.node_position,
+    )
+    colliders = collider_functions(scalars)
+    signed_distance, influence_of = colliders.signed_distance, colliders.influence_of
+    contact, contact_adj = colliders.contact, colliders.contact_adj
+    sticky = wp.constant(real(STICKY_FRICTION))
+
+    @wp.struct
+    class Shapes:
+        kind: wp.array(dtype=int)
+        size: wp.array(dtype=vec3)
+        pos: wp.array(dtype=vec3)  # [substep, env, shape]
+        rot: wp.array(dtype=mat33)
+
+    @wp.func
+    def shape_index(grid: Grid, substep: int, env: int, shape: int):
+        return (substep * grid.num_envs + env) * grid.num_shapes + shape
+
+    @wp.kernel(enable_backward=False, module="unique")
+    def begin(slot: wp.array(dtype=int), starts_out: wp.array2d(dtype=int)):
+        # An empty list for the first scatter of a control step to append to.
+        starts_out[slot[0], 0] = 0
+        starts_out[slot[0], 1] = 0
+
+    @wp.kernel(enable_backward=False, module="unique")
+    def cull(
+        grid: Grid,
+        shapes: Shapes,
+        substep: int,
+        stride: int,
+        slot: wp.array(dtype=int),
+        blocks: wp.array2d(dtype=int),
+        starts: wp.array2d(dtype=int),
+        # out
+        mask_out: wp.array2d(dtype=int),
+    ):
+        # A signed distance changes by at most the distance walked, so its value at the centre bounds the block.
+        reach = real(1.5 * 1.7320508) * grid.dx
+        row = slot[0]
+        span = listed(grid, starts, row, substep)
+        for b in range(span[0] + wp.tid(), span[1], stride):
+            packed = blocks[row, b]
+            env = packed >> 18
+            centre = node_position(grid, block_corner(packed)) + real(1.5) * vec3(grid.dx, grid.dx, grid.dx)
+            mask = int(0)
+            for s in range(grid.num_shapes):
+                i = shape_index(grid, substep, env, s)
+                q = wp.transpose(shapes.rot[i]) * (centre - shapes.pos[i])
+                dn = signed_distance(shapes.kind[s], shapes.size[s], q)
+                if influence_of(dn[0] - reach, grid.softness) > real(0.0):
+                    mask = mask | (1 << s)
+            mask_out[row, b] = mask
+
+    @wp.func
+    def before_walls(
+        grid: Grid, shapes: Shapes, substep: int, env: int, mask: int, upto: int, x: vec3, momentum: vec4
+    ):
+        """Velocity of a node after gravity and its first `upto` shapes."""
+        v = vec3(momentum[0], momentum[1], momentum[2]) / momentum[3] + grid.dt * grid.gravity
+        for s in range(upto):
+            if (mask >> s & 1) == 1:
+                i = shape_index(grid, substep, env, s)
+                j = shape_index(grid, substep + 1, env, s)
+                v = contact(
+                    v, x, shapes.kind[s], shapes.size[s], shapes.pos[i], shapes.rot[i], shapes.pos[j],
+                    shapes.rot[j], grid.softness, grid.tool_friction, grid.dt,
+                )  # fmt: skip
+        return v
+
+    @wp.func
+    def floor_scale(grid: Grid, v: vec3):
+        """What the floor leaves of the velocity of a node that moves down into it."""
+        scale = real(0.0)
+        if grid.floor_friction < sticky:
+            scale = real(1.0)
+            if grid.floor_friction > real(0.0):
+                scale = wp.max(real(1.0) + grid.floor_friction * v[2] / wp.length(v), real(0.0))
+        return scale
+
+    @wp.func
+    def walls(grid: Grid, node: wp.vec3i, v: vec3):
+        """Separating walls: no component into a wall survives."""
+        result = v
+        for i in range(3):
+            if (node[i] < 3 and v[i] < real(0.0)) or (node[i] > grid.n - 3 and v[i] > real(0.0)):
+                result[i] = real(0.0)
+        return result
+
+    @wp.func
+    def boundary(grid: Grid, node: wp.vec3i, v: vec3):
+        result = v
+        if node[2] < 3 and v[2] < real(0.0):
+            result = floor_scale(grid, v) * v
+        return walls(grid, node, result)
+
+    @wp.func
+    def boundary_adj(grid: Grid, node: wp.vec3i, v: vec3, v_new_bar: vec3):
+        on_floor = node[2] < 3 and v[2] < real(0.0)
+        scale = real(1.0)
+        if on_floor:
+            scale = floor_scale(grid, v)
+        slid = scale * v
+        v_bar = v_new_bar
+        for i in range(3):
+            if (node[i] < 3 and slid[i] < real(0.0)) or (node[i] > grid.n - 3 and slid[i] > real(0.0)):
+                v_bar[i] = real(0.0)
+        scale_bar = wp.dot(v, v_bar)
+        v_bar = scale * v_bar
+        if on_floor and grid.floor_friction < sticky and grid.floor_friction > real(0.0) and scale > real(0.0):
+            length = wp.length(v)
+            v_bar += scale_bar * grid.floor_friction / length * (
+                vec3(real(0.0), real(0.0), real(1.0)) - (v[2] / (length * length)) * v
+            )
+        return v_bar
+
+    @wp.kernel(enable_backward=False, module="unique")
+    def update(
+        grid: Grid,
+        shapes: Shapes,
+        substep: int,
+        stride: int,
+        slot: wp.array(dtype=int),
+        blocks: wp.array2d(dtype=int),
+        mask: wp.array2d(dtype=int),
+        # in and out
+        starts: wp.array2d(dtype=int),
+        stamp: wp.array(dtype=int),
+        momentum: wp.array(dtype=vec4),
+        # out
+        velocity_out: wp.array(dtype=vec4),
+        saved_out: wp.array2d(dtype=vec4),
+    ):
+        row = slot[0]
+        span = listed(grid, starts, row, substep)
+        if wp.tid() == 0:
+            if substep + 1 < grid.num_substeps:
+                starts[row, substep + 2] = starts[row, substep + 1]  # the next scatter appends from here
+            stamp[0] = stamp[0] + 1
+        for u in range(wp.tid(), (span[1] - span[0]) * 64, stride):
+            b = span[0] + (u >> 6)
+            packed = blocks[row, b]
+            env = packed >> 18
+            node = node_in_block(block_corner(packed), u & 63)
+            at = address(grid, env, node)
+            p = momentum[at]
+            momentum[at] = vec4()
+            saved_out[row, b * 64 + (u & 63)] = p
+            v = vec3()
+            if p[3] > grid.min_mass:
+                x = node_position(grid, node)
+                v = before_walls(grid, shapes, substep, env, mask[row, b], grid.num_shapes, x, p)
+                v = boundary(grid, node, v)
+            velocity_out[at] = vec4(v[0], v[1], v[2], real(0.0))
+
+    @wp.kernel(enable_backward=False, module="unique")
+    def restore(
+        grid: Grid,
+        shapes: Shapes,
+        substep: int,
+        stride: int,
+        slot: wp.array(dtype=int),
+        blocks: wp.array2d(dtype=int),
+        mask: wp.array2d(dtype=int),
+        starts: wp.array2d(dtype=int),
+        saved: wp.array2d(dtype=vec4),
+        # out
+        velocity_out: wp.array(dtype=vec4),
+        adjoint_out: wp.array(dtype=vec4),
+    ):
+        # Node velocities again, from the saved momenta; and a clean place for their adjoints.
+        row = slot[0]
+        span = listed(grid, starts, row, substep)
+        for u in range(wp.tid(), (span[1] - span[0]) * 64, stride):
+            b = span[0] + (u >> 6)
+            packed = blocks[row, b]
+            env = packed >> 18
+            node = node_in_block(block_corner(packed), u & 63)
+            p = saved[row, b * 64 + (u & 63)]
+            v = vec3()
+            if p[3] > grid.min_mass:
+                x = node_position(grid, node)
+                v = before_walls(grid, shapes, substep, env, mask[row, b], grid.num_shapes, x, p)
+                v = boundary(grid, node, v)
+            at = address(grid, env, node)
+            velocity_out[at] = vec4(v[0], v[1], v[2], real(0.0))
+            adjoint_out[at] = vec4()
+
+    @wp.kernel(enable_backward=False, module="unique")
+    def update_adj(
+        grid: Grid,
+        shapes: Shapes,
+        substep: int,
+        stride: int,
+        slot: wp.array(dtype=int),
+        blocks: wp.array2d(dtype=int),
+        mask: wp.array2d(dtype=int),
+        starts: wp.array2d(dtype=int),
+        saved: wp.array2d(dtype=vec4),
+        # in (adjoint of velocity) and out (adjoint of momentum and mass)
+        adjoint: wp.array(dtype=vec4),
+        # out
+        force_out: wp.array(dtype=vec3),
+        torque_out: wp.array(dtype=vec3),
+    ):
+        row = slot[0]
+        span = listed(grid, starts, row, substep)
+        for u in range(wp.tid(), (span[1] - span[0]) * 64, stride):
+            b = span[0] + (u >> 6)
+            packed = blocks[row, b]
+            env = packed >> 18
+            node = node_in_block(block_corner(packed), u & 63)
+            at = address(grid, env, node)
+            p = saved[row, b * 64 + (u & 63)]
+            p_bar = vec4()
+            if p[3] > grid.min_mass:
+                x = node_position(grid, node)
+                given = adjoint[at]
+                active = mask[row, b]
+                v = before_walls(grid, shapes, substep, env, active, grid.num_shapes, x, p)
+                v_bar = boundary_adj(grid, node, v, vec3(given[0], given[1], given[2]))
+                for back in range(grid.num_shapes):
+                    s = grid.num_shapes - 1 - back
+                    if (active >> s & 1) == 1:
+                        i = shape_index(grid, substep, env, s)
+                        j = shape_index(grid, substep + 1, env, s)
+                        v = before_walls(grid, shapes, substep, env, active, s, x, p)
+                        shape_bar = contact_adj(
+                            v, x, shapes.kind[s], shapes.size[s], shapes.pos[i], shapes.rot[i], shapes.pos[j],
+                            shapes.rot[j], grid.softness, grid.tool_friction, grid.dt, v_bar,
+                        )  # fmt: skip
+                        v_bar = shape_bar.v_bar
+                        wp.atomic_add(force_out, i, shape_bar.force)
+                        wp.atomic_add(torque_out, i, shape_bar.torque)
+                        wp.atomic_add(force_out, j, shape_bar.next_force)
+                        wp.atomic_add(torque_out, j, shape_bar.next_torque)
+                inv_mass = real(1.0) / p[3]
+                along = wp.dot(vec3(p[0], p[1], p[2]), v_bar)
+                p_bar = vec4(
+                    inv_mass * v_bar[0], inv_mass * v_bar[1], inv_mass * v_bar[2], -inv_mass * inv_mass * along
+                )
+            adjoint[at] = p_bar
+
+    return SimpleNamespace(
+        Shapes=Shapes, begin=begin, cull=cull, update=update, restore=restore, update_adj=update_adj
+    )

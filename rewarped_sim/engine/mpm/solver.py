@@ -1,0 +1,347 @@
+"""The MPM solver: a control step of a batch of environments forward, and its adjoint back, as captured graphs.
+
+Forward, per control step: poses of all tools, then per substep `scatter`, `cull`, `update`, `gather`.
+Backward, per substep in reverse: `restore`, `gather_adj`, `update_adj`, `scatter_adj`; then wrenches on the tools'
+shapes become adjoints of the joint coordinates. No tape: every adjoint buffer is written by exactly one kernel, and
+what is scattered into is cleared by the kernel that lists it.
+"""
+
+import os
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+import warp as wp
+
+from rewarped_sim.engine.kinematics import Tool, ToolModel, ToolPoses, kinematics_kernels
+from rewarped_sim.engine.mpm.grid import (
+    BLOCK,
+    BLOCK_NODES,
+    MAX_BLOCKS_PER_AXIS,
+    MAX_SHAPES,
+    grid_functions,
+    grid_kernels,
+)
+from rewarped_sim.engine.mpm.materials import MATERIAL_FIELDS, Dough, Fluid
+from rewarped_sim.engine.mpm.state import PARTICLE_SIZE
+from rewarped_sim.engine.mpm.transfers import transfer_kernels
+from rewarped_sim.engine.scalars import FLOAT32, Scalars
+from rewarped_sim.engine.trajectory import CapturedLaunches
+
+Vec3 = tuple[float, float, float]
+
+MAX_CFL = 0.5
+"""Largest share of a cell that a pressure wave may cross in a substep."""
+GPU_THREADS_PER_PROCESSOR = 1024
+
+
+@dataclass(frozen=True, kw_only=True)
+class MpmModel:
+    """Constants of a scene: particles in the unit cube, z up, floor at the lower end of z."""
+
+    grid_size: int
+    """Nodes along each axis of the unit cube; a multiple of 4."""
+    dt_s: float
+    """Substep [s]."""
+    num_substeps: int
+    """Substeps per control step."""
+    material: Dough | Fluid
+    num_particles: int
+    """Particles per environment."""
+    particle_volume: float
+    """Rest volume of a particle [m^3]."""
+    tool: Tool
+    gravity: Vec3
+    """[m/s^2]."""
+    floor_friction: float
+    """Coulomb coefficient of the floor; 99 and more: nothing slides."""
+    tool_friction: float
+    """Coulomb coefficient of every tool shape."""
+    softness: float = 666.0
+    """Decay of a shape's influence with distance [1/m]."""
+    max_blocks: int = 160
+    """Blocks of 4^3 nodes that an environment touches in a substep, on average over a control step, at most."""
+
+    def __post_init__(self) -> None:
+        n = self.grid_size
+        if n % BLOCK or not 2 * BLOCK <= n <= BLOCK * MAX_BLOCKS_PER_AXIS:
+            raise ValueError(
+                f"grid_size must be a multiple of {BLOCK} in [8, {BLOCK * MAX_BLOCKS_PER_AXIS}], got {n}"
+            )
+        for name in ("dt_s", "num_substeps", "num_particles", "particle_volume", "softness", "max_blocks"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} must be > 0, got {getattr(self, name)}")
+        if len(self.tool.shapes) > MAX_SHAPES:
+            raise ValueError(f"a tool may have {MAX_SHAPES} shapes, got {len(self.tool.shapes)}")
+        if self.cfl > MAX_CFL:
+            raise ValueError(
+                f"unstable: a pressure wave at {self.material.sound_speed():.1f} m/s crosses {self.cfl:.2f} of a "
+                f"cell of {1.0 / n:.4f} m in dt_s = {self.dt_s:g} s; at most {MAX_CFL}. Take a smaller dt_s "
+                f"(<= {self.dt_s * MAX_CFL / self.cfl:.2g}), a coarser grid or a softer material"
+            )
+
+    @property
+    def cfl(self) -> float:
+        """Share of a cell that a pressure wave crosses in a substep."""
+        return self.dt_s * self.material.sound_speed() * self.grid_size
+
+    @property
+    def bytes_per_env_slot(self) -> int:
+        """Memory that one environment's control step takes in float32: states and saved node momenta."""
+        states = (self.num_substeps + 1) * self.num_particles * PARTICLE_SIZE * 4
+        nodes = self.num_substeps * self.max_blocks * (BLOCK_NODES * 16 + 8)
+        return states + nodes
+
+    @property
+    def bytes_per_env_state(self) -> int:
+        """Memory of one environment's state in float32."""
+        return self.num_particles * PARTICLE_SIZE * 4
+
+
+class BlockPoolError(RuntimeError):
+    """Particles touched more of the grid than the block pool holds; the step that did so is not valid."""
+
+
+class _Shard:
+    """The part of a batch that one thread works on: some environments and the block lists of their control steps."""
+
+    def __init__(
+        self, solver: "MpmSolver", first_env: int, num_envs: int, num_slots: int, device: wp.Device
+    ) -> None:
+        model, scalars = solver.model, solver.scalars
+        self.first_env = first_env
+        self.num_envs = num_envs
+        self.first_particle = first_env * model.num_particles
+        self.num_particles = num_envs * model.num_particles
+        self.pool = num_envs * model.max_blocks * model.num_substeps
+        self.grid = solver.grid_struct(self.pool)
+        self.blocks = wp.empty((num_slots, self.pool), dtype=int, device=device)
+        self.mask = wp.empty((num_slots, self.pool), dtype=int, device=device)
+        self.starts = wp.zeros((num_slots, model.num_substeps + 1), dtype=int, device=device)
+        # Memory that is never touched is never committed by a CPU's operating system: no zeroing here.
+        self.saved = wp.empty((num_slots, self.pool * BLOCK_NODES), dtype=scalars.vec4, device=device)
+        self.stamp = wp.ones(1, dtype=int, device=device)
+
+
+class MpmSolver:
+    """A batch of environments of one `MpmModel` on a device.
+
+    state: (num_slots * (num_substeps + 1), num_envs * num_particles * 24); row `slot * (num_substeps + 1)` is a
+    control step's first state, the last row of the slot its result. joint_q, joint_dq: (num_slots, num_envs, joints).
+    `forward(slot)` fills a slot from its first row and joint inputs; `backward(slot)` takes the adjoint of the
+    result in `result_bar` and leaves those of the inputs in `first_bar`, `joint_q_bar` and `joint_dq_bar`.
+    """
+
+    def __init__(
+        self,
+        model: MpmModel,
+        *,
+        num_envs: int,
+        num_slots: int,
+        requires_grad: bool = True,
+        scalars: Scalars = FLOAT32,
+        device: str = "cpu",
+        num_threads: int | None = None,
+    ) -> None:
+        self.model = model
+        self.num_envs = num_envs
+        self.num_slots = num_slots
+        self.scalars = scalars
+        self.device = wp.get_device(device)
+        device_ = self.device
+        real, vec4 = scalars.real, scalars.vec4
+        n, substeps = model.grid_size, model.num_substeps
+
+        width = num_envs * model.num_particles * PARTICLE_SIZE
+        self.state = wp.zeros((num_slots * (substeps + 1), width), dtype=real, device=device_)
+        self.slot = wp.zeros(1, dtype=int, device=device_)
+        self._tool = ToolModel(model.tool, scalars, device_)
+        self._poses = ToolPoses(self._tool, num_envs, substeps, scalars, device_)
+        joints = max(self._tool.num_joints, 1)
+        self.joint_q = wp.zeros((num_slots, num_envs, joints), dtype=real, device=device_)
+        self.joint_dq = wp.zeros((num_slots, num_envs, joints), dtype=real, device=device_)
+        self.material_of = wp.zeros(model.num_particles, dtype=int, device=device_)
+        row = np.array(model.material.row(model.particle_volume), dtype=scalars.numpy)
+        self.material_table = wp.array(
+            np.broadcast_to(row, (num_envs, 1, len(MATERIAL_FIELDS))), dtype=real, device=device_
+        )
+        self._momentum = wp.zeros(num_envs * n**3, dtype=vec4, device=device_)
+        self._velocity = wp.zeros(num_envs * n**3, dtype=vec4, device=device_)
+        self._touched = wp.zeros(num_envs * (n // BLOCK) ** 3, dtype=int, device=device_)
+
+        if device_.is_cpu:
+            count = min(num_envs, num_threads or os.cpu_count() or 1)
+            self._stride = 1
+        else:
+            count = 1
+            self._stride = device_.sm_count * GPU_THREADS_PER_PROCESSOR
+        bounds = [num_envs * i // count for i in range(count + 1)]
+        self._shards = [
+            _Shard(self, low, high - low, num_slots, device_)
+            for low, high in zip(bounds, bounds[1:], strict=False)
+        ]
+        self._forward = CapturedLaunches([partial(self._record_forward, s) for s in self._shards], device_)
+
+        self._backward: CapturedLaunches | None = None
+        if requires_grad:
+            self._node_bar = wp.zeros(num_envs * n**3, dtype=vec4, device=device_)
+            self._state_bar = wp.zeros((2, width), dtype=real, device=device_)
+            self.result_bar = self._state_bar[substeps % 2]
+            self.first_bar = self._state_bar[0]
+            self.joint_q_bar = wp.zeros((num_envs, joints), dtype=real, device=device_)
+            self.joint_dq_bar = wp.zeros((num_envs, joints), dtype=real, device=device_)
+            self._backward = CapturedLaunches(
+                [partial(self._record_backward, s) for s in self._shards], device_
+            )
+
+    def grid_struct(self, pool: int) -> "wp.Struct":
+        """Constants that every kernel takes; `pool` is the number of blocks a control step's list holds."""
+        model, scalars = self.model, self.scalars
+        grid = grid_functions(scalars).Grid()
+        grid.n = model.grid_size
+        grid.blocks = model.grid_size // BLOCK
+        grid.num_envs = self.num_envs
+        grid.num_particles = model.num_particles
+        grid.num_substeps = model.num_substeps
+        grid.num_shapes = len(model.tool.shapes)
+        grid.pool = pool
+        grid.dx = 1.0 / model.grid_size
+        grid.inv_dx = float(model.grid_size)
+        grid.dt = model.dt_s
+        grid.gravity = scalars.vec3(*model.gravity)
+        grid.floor_friction = model.floor_friction
+        grid.tool_friction = model.tool_friction
+        grid.softness = model.softness
+        # Lighter nodes carry round-off, not momentum.
+        grid.min_mass = 1.0e-6 * model.material.row(model.particle_volume)[-1]
+        return grid
+
+    def forward(self, slot: int) -> None:
+        """Run the control step whose inputs lie in `slot`."""
+        self.slot.fill_(slot)
+        self._forward.replay()
+
+    def backward(self, slot: int) -> None:
+        """Run the adjoint of the control step in `slot`; `forward(slot)` must have been its last use."""
+        if self._backward is None:
+            raise RuntimeError("this solver was built with requires_grad=False: it keeps no adjoints")
+        self.slot.fill_(slot)
+        self._backward.replay()
+
+    def check(self) -> None:
+        """Wait for the device; raise `BlockPoolError` if any control step so far overflowed the block pool."""
+        for shard in self._shards:
+            worst = int(shard.starts.numpy()[:, -1].max())
+            if worst > shard.pool:
+                self._momentum.zero_()
+                shard.starts.zero_()
+                per_env = worst / (shard.num_envs * self.model.num_substeps)
+                raise BlockPoolError(
+                    f"particles touched {per_env:.0f} blocks of the grid per environment and substep, the pool "
+                    f"holds max_blocks={self.model.max_blocks}; raise max_blocks"
+                )
+
+    def active_blocks(self, slot: int) -> np.ndarray:
+        """Blocks touched in each substep of a slot, over all environments: (num_substeps,). Waits for the device."""
+        return sum(np.diff(shard.starts.numpy()[slot], prepend=0)[1:] for shard in self._shards)
+
+    def _shapes(self) -> "wp.Struct":
+        shapes = grid_kernels(self.scalars).Shapes()
+        shapes.kind = self._tool.shape_kind
+        shapes.size = self._tool.shape_size
+        shapes.pos = self._poses.pos
+        shapes.rot = self._poses.rot
+        return shapes
+
+    def _launch(self, kernel: wp.Kernel, dim: int | tuple[int, int], inputs: list) -> None:
+        wp.launch(kernel, dim, inputs=inputs, device=self.device)
+
+    def _record_poses(self, shard: _Shard) -> None:
+        tool, poses, model = self._tool, self._poses, self.model
+        self._launch(
+            kinematics_kernels(self.scalars).pose,
+            (model.num_substeps + 1, shard.num_envs),
+            [
+                shard.first_env, self.num_envs, model.num_substeps, tool.num_joints, tool.num_shapes,
+                tool.joint_kind, tool.joint_parent, tool.joint_axis, tool.joint_pos, tool.joint_rot,
+                tool.shape_body, tool.shape_pos, tool.shape_rot,
+                self.joint_q, self.joint_dq, self.slot,
+                poses.body_pos, poses.body_rot, poses.pos, poses.rot,
+            ],
+        )  # fmt: skip
+
+    def _record_forward(self, shard: _Shard) -> None:
+        transfers, nodes = transfer_kernels(self.scalars), grid_kernels(self.scalars)
+        grid, first, shapes, stride = shard.grid, shard.first_particle, self._shapes(), self._stride
+        self._record_poses(shard)
+        self._launch(nodes.begin, 1, [self.slot, shard.starts])
+        for n in range(self.model.num_substeps):
+            self._launch(
+                transfers.scatter,
+                shard.num_particles,
+                [
+                    grid, first, n, self.material_of, self.material_table, self.slot, shard.stamp, self.state,
+                    self._touched, shard.blocks, shard.starts, self._momentum,
+                ],
+            )  # fmt: skip
+            self._launch(
+                nodes.cull,
+                stride,
+                [grid, shapes, n, stride, self.slot, shard.blocks, shard.starts, shard.mask],
+            )
+            self._launch(
+                nodes.update,
+                stride,
+                [
+                    grid, shapes, n, stride, self.slot, shard.blocks, shard.mask, shard.starts, shard.stamp,
+                    self._momentum, self._velocity, shard.saved,
+                ],
+            )  # fmt: skip
+            self._launch(
+                transfers.gather,
+                shard.num_particles,
+                [grid, first, n, self.slot, self._velocity, self.state],
+            )
+
+    def _record_backward(self, shard: _Shard) -> None:
+        transfers, nodes, poses = transfer_kernels(self.scalars), grid_kernels(self.scalars), self._poses
+        grid, first, shapes, stride = shard.grid, shard.first_particle, self._shapes(), self._stride
+        tool, model = self._tool, self.model
+        self._record_poses(shard)
+        self._launch(
+            kinematics_kernels(self.scalars).clear_wrenches,
+            (model.num_substeps + 1, shard.num_envs),
+            [shard.first_env, self.num_envs, tool.num_shapes, poses.force, poses.torque],
+        )
+        for n in reversed(range(model.num_substeps)):
+            given, wanted = (n + 1) % 2, n % 2
+            swept = [grid, shapes, n, stride, self.slot, shard.blocks, shard.mask, shard.starts, shard.saved]
+            self._launch(nodes.restore, stride, [*swept, self._velocity, self._node_bar])
+            self._launch(
+                transfers.gather_adj,
+                shard.num_particles,
+                [
+                    grid, first, n, self.slot, self.state, self._velocity, self._state_bar, given, wanted,
+                    self._node_bar,
+                ],
+            )  # fmt: skip
+            self._launch(nodes.update_adj, stride, [*swept, self._node_bar, poses.force, poses.torque])
+            self._launch(
+                transfers.scatter_adj,
+                shard.num_particles,
+                [
+                    grid, first, n, self.material_of, self.material_table, self.slot, self.state,
+                    self._node_bar, self._state_bar, given, wanted,
+                ],
+            )  # fmt: skip
+        if tool.num_joints:
+            self._launch(
+                kinematics_kernels(self.scalars).pose_adj,
+                (shard.num_envs, tool.num_joints),
+                [
+                    shard.first_env, self.num_envs, model.num_substeps, tool.num_joints, tool.num_shapes,
+                    tool.joint_kind, tool.joint_parent, tool.joint_axis, tool.shape_body,
+                    poses.body_pos, poses.body_rot, poses.pos, poses.force, poses.torque,
+                    self.joint_q_bar, self.joint_dq_bar,
+                ],
+            )  # fmt: skip

@@ -1,0 +1,301 @@
+"""Particles to grid and back: MLS-MPM with APIC, quadratic B-splines, and both hand-written adjoints.
+
+Per substep, with cell size h, D = 4 / h^2, weights w_i of the 27 nearest nodes x_i:
+
+    scatter   F_trial = (I + dt C) F,   (F', tau) = material(F_trial),   A = m C - dt V D tau
+              p_i += w_i (m v + A (x_i - x)),   m_i += w_i m
+    gather    v' = sum w_i v_i,   C' = D sum w_i v_i (x_i - x)^T,   x' = clamp(x + dt v')
+
+(Hu et al. 2018, Jiang et al. 2015.) Distances are in cells inside the kernels, which keeps float32 sums small.
+"""
+
+from functools import cache
+from types import SimpleNamespace
+
+import warp as wp
+
+from rewarped_sim.engine.mpm.grid import grid_functions
+from rewarped_sim.engine.mpm.materials import material_functions
+from rewarped_sim.engine.mpm.state import PARTICLE_SIZE, C, F, V, X, state_functions
+from rewarped_sim.engine.scalars import Scalars
+
+
+@cache
+def transfer_kernels(scalars: Scalars) -> SimpleNamespace:
+    """Build `scatter`, `gather`, `gather_adj` and `scatter_adj`, one thread per particle."""
+    real, vec3, vec4, mat33 = scalars.real, scalars.vec3, scalars.vec4, scalars.mat33
+    functions = grid_functions(scalars)
+    Grid, pack_block = functions.Grid, functions.pack_block
+    materials = material_functions(scalars)
+    load_material, stress, stress_adj = materials.load, materials.stress, materials.stress_adj
+    layout = state_functions(scalars)
+    load_vec3, load_mat33 = layout.load_vec3, layout.load_mat33
+    store_vec3, store_mat33 = layout.store_vec3, layout.store_mat33
+
+    @wp.func
+    def base_node(grid: Grid, x: vec3):
+        """First of the three nodes along each axis. Clamped, so that a non-finite x still addresses its own env."""
+        base = wp.vec3i()
+        for i in range(3):
+            base[i] = wp.clamp(int(wp.floor(x[i] * grid.inv_dx - real(0.5))), 0, grid.n - 3)
+        return base
+
+    @wp.func
+    def offset(grid: Grid, x: vec3, base: wp.vec3i):
+        """Position relative to the base node, in cells: 0.5 to 1.5 along each axis."""
+        return x * grid.inv_dx - vec3(real(base[0]), real(base[1]), real(base[2]))
+
+    @wp.func
+    def weights(f: real):
+        a = real(1.5) - f
+        b = f - real(1.0)
+        c = f - real(0.5)
+        return vec3(real(0.5) * a * a, real(0.75) - b * b, real(0.5) * c * c)
+
+    @wp.func
+    def weight_slopes(f: real):
+        return vec3(f - real(1.5), real(2.0) - real(2.0) * f, f - real(0.5))
+
+    @wp.func
+    def clamp_position(grid: Grid, x: vec3):
+        # All three nodes of every axis must lie on the grid, which has no node at its upper end.
+        low = real(0.5) * grid.dx
+        high = (real(grid.n) - real(1.5)) * grid.dx
+        return vec3(wp.clamp(x[0], low, high), wp.clamp(x[1], low, high), wp.clamp(x[2], low, high))
+
+    @wp.kernel(enable_backward=False, module="unique")
+    def scatter(
+        # model
+        grid: Grid,
+        first_particle: int,
+        substep: int,
+        material_of: wp.array(dtype=int),
+        material_table: wp.array3d(dtype=real),
+        # in
+        slot: wp.array(dtype=int),
+        stamp: wp.array(dtype=int),
+        # in (row n) and out (F of row n + 1)
+        state: wp.array2d(dtype=real),
+        # out
+        touched: wp.array(dtype=int),
+        blocks: wp.array2d(dtype=int),
+        starts: wp.array2d(dtype=int),
+        momentum_out: wp.array(dtype=vec4),
+    ):
+        p = first_particle + wp.tid()
+        env = p // grid.num_particles
+        material = load_material(material_table, env, material_of[p - env * grid.num_particles])
+        pool = slot[0]
+        row = pool * (grid.num_substeps + 1) + substep
+        at = p * PARTICLE_SIZE
+        x = load_vec3(state, row, at + X)
+        v = load_vec3(state, row, at + V)
+        affine = load_mat33(state, row, at + C)
+        F_old = load_mat33(state, row, at + F)
+        F_trial = F_old + grid.dt * (affine * F_old)
+        F_new, tau = stress(F_trial, material)
+        store_mat33(state, row + 1, at + F, F_new)
+
+        base = base_node(grid, x)
+        f = offset(grid, x, base)
+        wx = weights(f[0])
+        wy = weights(f[1])
+        wz = weights(f[2])
+        now = stamp[0]
+        for a in range(base[0] >> 2, (base[0] + 2 >> 2) + 1):
+            for b in range(base[1] >> 2, (base[1] + 2 >> 2) + 1):
+                for c in range(base[2] >> 2, (base[2] + 2 >> 2) + 1):
+                    block = ((env * grid.blocks + a) * grid.blocks + b) * grid.blocks + c
+                    if touched[block] != now and wp.atomic_exch(touched, block, now) != now:
+                        place = wp.atomic_add(starts, pool, substep + 1, 1)
+                        if place < grid.pool:
+                            blocks[pool, place] = pack_block(env, a, b, c)
+
+        # A in units of one cell: A (x_i - x) = (A h) (i - f)
+        A = (-grid.dt * material.volume * real(4.0) * grid.inv_dx) * tau + (material.mass * grid.dx) * affine
+        mv = material.mass * v
+        step = vec3(A[0, 2], A[1, 2], A[2, 2])
+        for a in range(3):
+            for b in range(3):
+                w_ab = wx[a] * wy[b]
+                line = ((env * grid.n + base[0] + a) * grid.n + base[1] + b) * grid.n + base[2]
+                q = mv + A * vec3(real(a) - f[0], real(b) - f[1], -f[2])
+                for c in range(3):
+                    w = w_ab * wz[c]
+                    wq = w * q
+                    wp.atomic_add(momentum_out, line + c, vec4(wq[0], wq[1], wq[2], w * material.mass))
+                    q = q + step
+
+    @wp.kernel(enable_backward=False, module="unique")
+    def gather(
+        grid: Grid,
+        first_particle: int,
+        substep: int,
+        slot: wp.array(dtype=int),
+        velocity: wp.array(dtype=vec4),
+        # in (row n) and out (x, v, C of row n + 1)
+        state: wp.array2d(dtype=real),
+    ):
+        p = first_particle + wp.tid()
+        env = p // grid.num_particles
+        row = slot[0] * (grid.num_substeps + 1) + substep
+        at = p * PARTICLE_SIZE
+        x = load_vec3(state, row, at + X)
+        base = base_node(grid, x)
+        f = offset(grid, x, base)
+        wx = weights(f[0])
+        wy = weights(f[1])
+        wz = weights(f[2])
+        v_new = vec3()
+        B = mat33()
+        for a in range(3):
+            for b in range(3):
+                w_ab = wx[a] * wy[b]
+                line = ((env * grid.n + base[0] + a) * grid.n + base[1] + b) * grid.n + base[2]
+                v0 = velocity[line]
+                v1 = velocity[line + 1]
+                v2 = velocity[line + 2]
+                u0 = wz[0] * vec3(v0[0], v0[1], v0[2])
+                u1 = wz[1] * vec3(v1[0], v1[1], v1[2])
+                u2 = wz[2] * vec3(v2[0], v2[1], v2[2])
+                total = w_ab * (u0 + u1 + u2)
+                v_new += total
+                along_z = w_ab * (u1 + real(2.0) * u2) - f[2] * total
+                B += wp.matrix_from_cols((real(a) - f[0]) * total, (real(b) - f[1]) * total, along_z)
+        store_vec3(state, row + 1, at + V, v_new)
+        store_mat33(state, row + 1, at + C, (real(4.0) * grid.inv_dx) * B)
+        store_vec3(state, row + 1, at + X, clamp_position(grid, x + grid.dt * v_new))
+
+    @wp.kernel(enable_backward=False, module="unique")
+    def gather_adj(
+        grid: Grid,
+        first_particle: int,
+        substep: int,
+        slot: wp.array(dtype=int),
+        state: wp.array2d(dtype=real),
+        velocity: wp.array(dtype=vec4),
+        # in (row given) and out (x of row wanted)
+        state_bar: wp.array2d(dtype=real),
+        given: int,
+        wanted: int,
+        # out
+        velocity_bar_out: wp.array(dtype=vec4),
+    ):
+        p = first_particle + wp.tid()
+        env = p // grid.num_particles
+        row = slot[0] * (grid.num_substeps + 1) + substep
+        at = p * PARTICLE_SIZE
+        x = load_vec3(state, row, at + X)
+        base = base_node(grid, x)
+        f = offset(grid, x, base)
+        wx = weights(f[0])
+        wy = weights(f[1])
+        wz = weights(f[2])
+        sx = weight_slopes(f[0])
+        sy = weight_slopes(f[1])
+        sz = weight_slopes(f[2])
+        moved = x + grid.dt * load_vec3(state, row + 1, at + V)
+        kept = clamp_position(grid, moved)
+        x_bar = load_vec3(state_bar, given, at + X)
+        for i in range(3):
+            if kept[i] != moved[i]:
+                x_bar[i] = real(0.0)
+        v_bar = load_vec3(state_bar, given, at + V) + grid.dt * x_bar
+        B_bar = (real(4.0) * grid.inv_dx) * load_mat33(state_bar, given, at + C)
+        step = vec3(B_bar[0, 2], B_bar[1, 2], B_bar[2, 2])
+        slope = vec3()
+        v_sum = vec3()
+        for a in range(3):
+            for b in range(3):
+                w_ab = wx[a] * wy[b]
+                s_ab = sx[a] * wy[b]
+                s_ba = wx[a] * sy[b]
+                line = ((env * grid.n + base[0] + a) * grid.n + base[1] + b) * grid.n + base[2]
+                q = v_bar + B_bar * vec3(real(a) - f[0], real(b) - f[1], -f[2])
+                for c in range(3):
+                    w = w_ab * wz[c]
+                    node = velocity[line + c]
+                    g = vec3(node[0], node[1], node[2])
+                    gq = wp.dot(g, q)
+                    slope += gq * vec3(s_ab * wz[c], s_ba * wz[c], w_ab * sz[c])
+                    v_sum += w * g
+                    wq = w * q
+                    wp.atomic_add(velocity_bar_out, line + c, vec4(wq[0], wq[1], wq[2], real(0.0)))
+                    q = q + step
+        slope -= wp.transpose(B_bar) * v_sum
+        store_vec3(state_bar, wanted, at + X, x_bar + grid.inv_dx * slope)
+
+    @wp.kernel(enable_backward=False, module="unique")
+    def scatter_adj(
+        grid: Grid,
+        first_particle: int,
+        substep: int,
+        material_of: wp.array(dtype=int),
+        material_table: wp.array3d(dtype=real),
+        slot: wp.array(dtype=int),
+        state: wp.array2d(dtype=real),
+        momentum_bar: wp.array(dtype=vec4),
+        # in (F of row given, x of row wanted) and out (row wanted)
+        state_bar: wp.array2d(dtype=real),
+        given: int,
+        wanted: int,
+    ):
+        p = first_particle + wp.tid()
+        env = p // grid.num_particles
+        material = load_material(material_table, env, material_of[p - env * grid.num_particles])
+        row = slot[0] * (grid.num_substeps + 1) + substep
+        at = p * PARTICLE_SIZE
+        x = load_vec3(state, row, at + X)
+        v = load_vec3(state, row, at + V)
+        affine = load_mat33(state, row, at + C)
+        F_old = load_mat33(state, row, at + F)
+        motion = wp.identity(3, dtype=real) + grid.dt * affine
+        F_trial = motion * F_old
+        _, tau = stress(F_trial, material)
+
+        base = base_node(grid, x)
+        f = offset(grid, x, base)
+        wx = weights(f[0])
+        wy = weights(f[1])
+        wz = weights(f[2])
+        sx = weight_slopes(f[0])
+        sy = weight_slopes(f[1])
+        sz = weight_slopes(f[2])
+        stress_scale = -grid.dt * material.volume * real(4.0) * grid.inv_dx
+        A = stress_scale * tau + (material.mass * grid.dx) * affine
+        mv = material.mass * v
+        step = vec3(A[0, 2], A[1, 2], A[2, 2])
+        slope = vec3()
+        g_sum = vec3()
+        A_bar = mat33()
+        for a in range(3):
+            for b in range(3):
+                w_ab = wx[a] * wy[b]
+                s_ab = sx[a] * wy[b]
+                s_ba = wx[a] * sy[b]
+                line = ((env * grid.n + base[0] + a) * grid.n + base[1] + b) * grid.n + base[2]
+                q = mv + A * vec3(real(a) - f[0], real(b) - f[1], -f[2])
+                line_sum = vec3()
+                along_z = vec3()
+                for c in range(3):
+                    node = momentum_bar[line + c]
+                    g = vec3(node[0], node[1], node[2])
+                    gq = wp.dot(g, q) + node[3] * material.mass
+                    slope += gq * vec3(s_ab * wz[c], s_ba * wz[c], w_ab * sz[c])
+                    wg = (w_ab * wz[c]) * g
+                    line_sum += wg
+                    along_z += (real(c) - f[2]) * wg
+                    q = q + step
+                g_sum += line_sum
+                A_bar += wp.matrix_from_cols((real(a) - f[0]) * line_sum, (real(b) - f[1]) * line_sum, along_z)
+        slope -= wp.transpose(A) * g_sum
+
+        F_bar = load_mat33(state_bar, given, at + F)
+        trial_bar = stress_adj(F_trial, material, F_bar, stress_scale * A_bar)
+        store_vec3(state_bar, wanted, at + X, load_vec3(state_bar, wanted, at + X) + grid.inv_dx * slope)
+        store_vec3(state_bar, wanted, at + V, material.mass * g_sum)
+        affine_bar = (material.mass * grid.dx) * A_bar + grid.dt * (trial_bar * wp.transpose(F_old))
+        store_mat33(state_bar, wanted, at + C, affine_bar)
+        store_mat33(state_bar, wanted, at + F, wp.transpose(motion) * trial_bar)
+
+    return SimpleNamespace(scatter=scatter, gather=gather, gather_adj=gather_adj, scatter_adj=scatter_adj)
