@@ -33,8 +33,8 @@ class ContractError(ValueError):
 class ObsTerm:
     """One named part of an observation.
 
-    The network sees `scale * value`. Terms of rank 1 are concatenated, in the order of the specification, into
-    the model input `obs`; a term of kind `cloud` is a model input of its own, under its own name.
+    The network sees `scale * value`. Terms of rank 1 are concatenated, in the order of the specification,
+    into the model input `obs`; a term of kind `cloud` is a model input of its own, under its own name.
     """
 
     name: str
@@ -51,17 +51,27 @@ class ObsTerm:
 
     def __post_init__(self) -> None:
         _require(bool(self.name), "obs_terms", "every term needs a name")
-        _require(self.kind in OBS_KINDS, f"obs_terms[{self.name}].kind", f"got {self.kind!r}; known: {list(OBS_KINDS)}")
+        _require(
+            self.kind in OBS_KINDS,
+            f"obs_terms[{self.name}].kind",
+            f"got {self.kind!r}; known: {list(OBS_KINDS)}",
+        )
         shape = tuple(int(size) for size in self.shape)
         object.__setattr__(self, "shape", shape)
-        _require(len(shape) > 0 and min(shape) > 0, f"obs_terms[{self.name}].shape", f"sizes must be > 0, got {shape}")
+        _require(
+            len(shape) > 0 and min(shape) > 0,
+            f"obs_terms[{self.name}].shape",
+            f"sizes must be > 0, got {shape}",
+        )
         is_cloud = self.kind == "cloud"
         _require(
             (len(shape) == 2 and shape[1] == 3) if is_cloud else len(shape) == 1,
             f"obs_terms[{self.name}].shape",
             f"kind {self.kind!r} takes {'(points, 3)' if is_cloud else '(size,)'}, got {shape}",
         )
-        _require(math.isfinite(self.scale), f"obs_terms[{self.name}].scale", f"must be finite, got {self.scale}")
+        _require(
+            math.isfinite(self.scale), f"obs_terms[{self.name}].scale", f"must be finite, got {self.scale}"
+        )
 
     @property
     def size(self) -> int:
@@ -71,7 +81,7 @@ class ObsTerm:
 
 @dataclass(frozen=True, kw_only=True)
 class PointCloudSpec:
-    """How a cloud becomes the network's points: crop, voxel, sample, always in this order and in this frame."""
+    """How a cloud becomes the points of the network: crop, voxel, sample, always in this order and frame."""
 
     frame: str
     crop_min: tuple[float, float, float]
@@ -97,8 +107,12 @@ class PointCloudSpec:
             f"must exceed crop_min {self.crop_min} in every axis, got {self.crop_max}",
         )
         _require(self.num_points > 0, "point_cloud.num_points", f"must be > 0, got {self.num_points}")
-        _require(self.voxel_m >= 0.0 and math.isfinite(self.voxel_m), "point_cloud.voxel_m", f"got {self.voxel_m}")
-        _require(self.sampler in SAMPLERS, "point_cloud.sampler", f"got {self.sampler!r}; known: {list(SAMPLERS)}")
+        _require(
+            self.voxel_m >= 0.0 and math.isfinite(self.voxel_m), "point_cloud.voxel_m", f"got {self.voxel_m}"
+        )
+        _require(
+            self.sampler in SAMPLERS, "point_cloud.sampler", f"got {self.sampler!r}; known: {list(SAMPLERS)}"
+        )
         _require(self.min_points >= 1, "point_cloud.min_points", f"must be >= 1, got {self.min_points}")
 
 
@@ -124,7 +138,9 @@ class ActionSpec:
         object.__setattr__(self, "joint_names", tuple(self.joint_names))
         count = len(self.joint_names)
         _require(count > 0, "action.joint_names", "must not be empty")
-        _require(len(set(self.joint_names)) == count, "action.joint_names", f"repeated names in {self.joint_names}")
+        _require(
+            len(set(self.joint_names)) == count, "action.joint_names", f"repeated names in {self.joint_names}"
+        )
         _require(self.mode in ACTION_MODES, "action.mode", f"got {self.mode!r}; known: {list(ACTION_MODES)}")
         if not self.offset:
             object.__setattr__(self, "offset", (0.0,) * count)
@@ -144,7 +160,7 @@ class ActionSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class PolicyContract:
-    """Everything a runner must know about a policy; stored as JSON in the metadata of every exported model."""
+    """Everything a runner must know about a policy; JSON in the metadata of every exported model."""
 
     policy_name: str
     task: str
@@ -175,10 +191,14 @@ class PolicyContract:
         _require(len(names) > 0, "obs_terms", "must not be empty")
         _require(len(set(names)) == len(names), "obs_terms", f"repeated names in {names}")
         object.__setattr__(
-            self, "default_joint_pos", _finite_tuple(self.default_joint_pos, self.action.size, "default_joint_pos")
+            self,
+            "default_joint_pos",
+            _finite_tuple(self.default_joint_pos, self.action.size, "default_joint_pos"),
         )
         clouds = self.cloud_terms
-        _require(len(clouds) <= 1, "obs_terms", f"at most one cloud term, got {[term.name for term in clouds]}")
+        _require(
+            len(clouds) <= 1, "obs_terms", f"at most one cloud term, got {[term.name for term in clouds]}"
+        )
         needs_cloud = any(term.kind in ("cloud", "cloud_mean") for term in self.obs_terms)
         _require(
             needs_cloud == (self.point_cloud is not None),
@@ -222,7 +242,9 @@ class PolicyContract:
             raise ContractError(f"contract: expected an object, got {type(raw).__name__}")
         version = raw.get("schema_version")
         if version != SCHEMA_VERSION:  # before anything else: another version may have other fields
-            raise ContractError(f"schema_version: this build reads {SCHEMA_VERSION}, the model carries {version!r}")
+            raise ContractError(
+                f"schema_version: this build reads {SCHEMA_VERSION}, the model carries {version!r}"
+            )
         raw = dict(raw)
         terms = raw.get("obs_terms")
         if isinstance(terms, list):
