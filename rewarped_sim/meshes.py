@@ -1,0 +1,158 @@
+"""Triangles for what a `Scene` holds: rigid shapes and particles drawn as small balls."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rewarped_sim.scene import SceneShape
+
+PLANE_HALF_SIZE_M = 50.0
+"""A plane is drawn as a square this far in every direction: further than any camera of ours looks."""
+
+
+@dataclass(frozen=True)
+class Mesh:
+    """Triangles with a normal per corner."""
+
+    vertices: NDArray[np.float32]
+    """(V, 3) [m]."""
+    triangles: NDArray[np.uint32]
+    """(T, 3) indices into `vertices`, counter-clockwise seen from outside."""
+    normals: NDArray[np.float32]
+    """(V, 3) outward unit normals."""
+
+
+def shape_mesh(shape: SceneShape) -> Mesh:
+    """Triangulate one rigid shape in the frame of its scene; raises ValueError for an unknown kind."""
+    makers = {"sphere": _sphere, "capsule": _capsule, "box": _box, "plane": _plane}
+    if shape.kind not in makers:
+        raise ValueError(f"shape {shape.name!r}: unknown kind {shape.kind!r}; known: {sorted(makers)}")
+    mesh = makers[shape.kind](*shape.size)
+    rotation = rotation_matrix(shape.quaternion)
+    return Mesh(
+        vertices=mesh.vertices @ rotation.T + np.asarray(shape.position, np.float32),
+        triangles=mesh.triangles,
+        normals=mesh.normals @ rotation.T,
+    )
+
+
+def balls_mesh(centers: NDArray[np.float32], radius: float) -> Mesh:
+    """One ball of 80 triangles per centre, (N, 3) [m]; triangles 80 i to 80 i + 79 belong to ball i."""
+    directions, faces = _icosphere(1)
+    count, corners = len(centers), len(directions)
+    first = corners * np.arange(count, dtype=np.uint32)
+    return Mesh(
+        vertices=(centers[:, None] + radius * directions).reshape(-1, 3).astype(np.float32),
+        triangles=(faces + first[:, None, None]).reshape(-1, 3),
+        normals=np.tile(directions, (count, 1)),
+    )
+
+
+def rotation_matrix(quaternion: NDArray[np.float32]) -> NDArray[np.float32]:
+    """(3, 3) matrix of a unit quaternion x y z w: columns are the rotated axes."""
+    x, y, z, w = (float(value) for value in quaternion)
+    return np.array(
+        [
+            [1 - 2 * (y * y + z * z), 2 * (x * y - z * w), 2 * (x * z + y * w)],
+            [2 * (x * y + z * w), 1 - 2 * (x * x + z * z), 2 * (y * z - x * w)],
+            [2 * (x * z - y * w), 2 * (y * z + x * w), 1 - 2 * (x * x + y * y)],
+        ],
+        np.float32,
+    )
+
+
+def _sphere(radius: float) -> Mesh:
+    directions, faces = _icosphere(3)
+    return Mesh(vertices=radius * directions, triangles=faces, normals=directions)
+
+
+def _capsule(radius: float, half_length: float, *, slices: int = 48, rings: int = 12) -> Mesh:
+    # Two hemispheres of `rings` circles each; the band between their equators is the cylinder.
+    polar = np.concatenate([np.linspace(0, np.pi / 2, rings), np.linspace(np.pi / 2, np.pi, rings)])
+    around = np.linspace(0, 2 * np.pi, slices, endpoint=False)
+    directions = np.stack(
+        [
+            np.outer(np.sin(polar), np.cos(around)),
+            np.outer(np.sin(polar), np.sin(around)),
+            np.repeat(np.cos(polar)[:, None], slices, axis=1),
+        ],
+        axis=-1,
+    ).astype(np.float32)
+    shift = np.where(np.arange(2 * rings) < rings, half_length, -half_length).astype(np.float32)
+    vertices = radius * directions
+    vertices[..., 2] += shift[:, None]
+    ring, place = np.meshgrid(np.arange(2 * rings - 1), np.arange(slices), indexing="ij")
+    a, b = ring * slices + place, ring * slices + (place + 1) % slices
+    c, d = a + slices, b + slices
+    triangles = np.stack([np.stack([a, c, b], -1), np.stack([b, c, d], -1)], axis=2).reshape(-1, 3)
+    return Mesh(
+        vertices=vertices.reshape(-1, 3),
+        triangles=triangles.astype(np.uint32),
+        normals=directions.reshape(-1, 3),
+    )
+
+
+def _box(half_x: float, half_y: float, half_z: float) -> Mesh:
+    vertices, normals, triangles = [], [], []
+    half = np.array([half_x, half_y, half_z], np.float32)
+    for axis in range(3):
+        for sign in (-1.0, 1.0):
+            normal = np.zeros(3, np.float32)
+            normal[axis] = sign
+            u = np.roll(np.eye(3, dtype=np.float32)[0], axis + 1)
+            v = np.cross(normal, u)
+            first = len(vertices) * 4
+            vertices.append(
+                [(normal + s * u + t * v) * half for s, t in ((-1, -1), (1, -1), (1, 1), (-1, 1))]
+            )
+            normals.append([normal] * 4)
+            triangles += [(first, first + 1, first + 2), (first, first + 2, first + 3)]
+    return Mesh(
+        vertices=np.array(vertices, np.float32).reshape(-1, 3),
+        triangles=np.array(triangles, np.uint32),
+        normals=np.array(normals, np.float32).reshape(-1, 3),
+    )
+
+
+def _plane() -> Mesh:
+    far = PLANE_HALF_SIZE_M
+    return Mesh(
+        vertices=np.array([[-far, -far, 0], [far, -far, 0], [far, far, 0], [-far, far, 0]], np.float32),
+        triangles=np.array([[0, 1, 2], [0, 2, 3]], np.uint32),
+        normals=np.tile(np.array([0, 0, 1], np.float32), (4, 1)),
+    )
+
+
+def _icosphere(subdivisions: int) -> tuple[NDArray[np.float32], NDArray[np.uint32]]:
+    """Build a unit sphere from an icosahedron, each triangle split into four `subdivisions` times."""
+    g = (1 + 5**0.5) / 2
+    points = [
+        *((-1, g, 0), (1, g, 0), (-1, -g, 0), (1, -g, 0), (0, -1, g), (0, 1, g)),
+        *((0, -1, -g), (0, 1, -g), (g, 0, -1), (g, 0, 1), (-g, 0, -1), (-g, 0, 1)),
+    ]
+    faces = [
+        *((0, 11, 5), (0, 5, 1), (0, 1, 7), (0, 7, 10), (0, 10, 11), (1, 5, 9), (5, 11, 4), (11, 10, 2)),
+        *((10, 7, 6), (7, 1, 8), (3, 9, 4), (3, 4, 2), (3, 2, 6), (3, 6, 8), (3, 8, 9), (4, 9, 5)),
+        *((2, 4, 11), (6, 2, 10), (8, 6, 7), (9, 8, 1)),
+    ]
+    corners = [np.array(point, float) / np.linalg.norm(point) for point in points]
+    for _ in range(subdivisions):
+        middles: dict[tuple[int, int], int] = {}
+
+        def middle(i: int, j: int, known: dict[tuple[int, int], int] = middles) -> int:
+            key = (min(i, j), max(i, j))
+            if key not in known:
+                point = corners[i] + corners[j]
+                known[key] = len(corners)
+                corners.append(point / np.linalg.norm(point))
+            return known[key]
+
+        split = []
+        for a, b, c in faces:
+            ab, bc, ca = middle(a, b), middle(b, c), middle(c, a)
+            split += [(a, ab, ca), (b, bc, ab), (c, ca, bc), (ab, bc, ca)]
+        faces = split
+    return np.array(corners, np.float32), np.array(faces, np.uint32)

@@ -1,0 +1,131 @@
+"""Rollout videos: several recordings side by side, with titles and running captions, as one MP4 file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import imageio.v2 as imageio
+import numpy as np
+from PIL import Image as PillowImage
+from PIL import ImageDraw, ImageFont
+
+from rewarped_sim.render import Camera, Image, RenderError, height_range, particle_colors, render_scene
+from rewarped_sim.scene import Scene
+
+
+@dataclass(kw_only=True)
+class Recording:
+    """The scenes of one episode in order, with a caption for each."""
+
+    title: str
+    scenes: list[Scene] = field(default_factory=list)
+    captions: list[str] = field(default_factory=list)
+
+    def add(self, scene: Scene, caption: str) -> None:
+        """Append one scene and its caption."""
+        self.scenes.append(scene)
+        self.captions.append(caption)
+
+
+Painter = Callable[[Scene, Camera, int, tuple[float, float]], Image]
+"""Scene, camera, edge length in pixels, height range of the colours [m] -> square picture."""
+
+
+def write_video(
+    path: Path,
+    recordings: Sequence[Recording],
+    *,
+    panel_px: int = 400,
+    fps: float = 20.0,
+    max_frames: int = 75,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> str:
+    """Draw the recordings side by side and write an MP4 file; the last frame stays for a second.
+
+    panel_px: edge length of one square panel, even. Longer recordings are thinned to max_frames.
+    should_stop: asked before each frame; a stopped video ends there but is whole.
+    Returns a remark for people: empty, or why the pictures are plainer than they should be.
+    """
+    frames = max(len(recording.scenes) for recording in recordings)
+    chosen = np.unique(np.linspace(0, frames - 1, min(frames, max_frames)).round().astype(int))
+    scenes = [scene for recording in recordings for scene in recording.scenes]
+    camera, heights = Camera.framing(scenes[:: max(1, len(scenes) // 50)]), height_range(scenes)
+    remark, painter = "", _ray_cast
+    with imageio.get_writer(path, fps=fps, codec="libx264", quality=8, macro_block_size=2) as writer:
+        picture = None
+        for frame in chosen:
+            if should_stop():
+                break
+            try:
+                picture = _compose(recordings, frame, painter, camera, panel_px, heights)
+            except RenderError as error:
+                remark, painter = f"drawn with Matplotlib, because {error}", _scatter
+                picture = _compose(recordings, frame, painter, camera, panel_px, heights)
+            writer.append_data(picture)
+        for _ in range(round(fps) if picture is not None else 0):
+            writer.append_data(picture)
+    return remark
+
+
+def _compose(
+    recordings: Sequence[Recording],
+    frame: int,
+    painter: Painter,
+    camera: Camera,
+    panel_px: int,
+    heights: tuple[float, float],
+) -> Image:
+    panels = []
+    for recording in recordings:
+        index = min(frame, len(recording.scenes) - 1)  # a shorter episode waits for the longest
+        picture = PillowImage.fromarray(painter(recording.scenes[index], camera, panel_px, heights))
+        draw = ImageDraw.Draw(picture)
+        large, small = (ImageFont.load_default(size=panel_px / part) for part in (20, 26))
+        margin = panel_px // 30
+        draw.text((margin, margin), recording.title, fill=(40, 44, 52), font=large)
+        draw.text(
+            (margin, panel_px - margin), recording.captions[index], fill=(70, 76, 88), font=small, anchor="ls"
+        )
+        panels.append(np.asarray(picture))
+    return np.concatenate(panels, axis=1)
+
+
+def _ray_cast(scene: Scene, camera: Camera, size_px: int, heights: tuple[float, float]) -> Image:
+    return render_scene(scene, camera, width=size_px, height=size_px, color_range_m=heights)
+
+
+def _scatter(scene: Scene, camera: Camera, size_px: int, heights: tuple[float, float]) -> Image:
+    """Draw particles as dots and shapes as triangles, with Matplotlib: needs no library of the system."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    from rewarped_sim.meshes import shape_mesh
+
+    figure = Figure(figsize=(size_px / 100, size_px / 100), dpi=100)
+    canvas = FigureCanvasAgg(figure)
+    axes = figure.add_axes((0, 0, 1, 1), projection="3d")
+    axes.set_proj_type("persp")
+    away = np.subtract(camera.eye, camera.look_at)
+    axes.view_init(
+        elev=np.degrees(np.arctan2(away[2], np.hypot(away[0], away[1]))),
+        azim=np.degrees(np.arctan2(away[1], away[0])),
+    )
+    reach = np.linalg.norm(away) * np.sin(np.radians(camera.fov_deg) / 2) * 0.7
+    for axis, center in zip("xyz", camera.look_at, strict=True):
+        getattr(axes, f"set_{axis}lim")(center - reach, center + reach)
+    axes.set_axis_off()
+    axes.scatter(*scene.particles.T, s=6, c=np.clip(particle_colors(scene, heights), 0, 1), depthshade=False)
+    for shape in scene.shapes:
+        if shape.kind != "plane":
+            mesh = shape_mesh(shape)
+            axes.plot_trisurf(
+                *mesh.vertices.T,
+                triangles=mesh.triangles.astype(int),
+                color=shape.color,
+                linewidth=0,
+                alpha=0.9,
+            )
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())[:size_px, :size_px, :3]
