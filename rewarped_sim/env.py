@@ -1,0 +1,253 @@
+"""Batched episodes over a task: clock, masked reset, terminal observation, isolation of environments that break.
+
+Nothing in `step` waits for the device. A reset selects between the stepped and a fresh state, so that the gradient of
+every other env stays whole; an env whose state is not finite is reset, passes no gradient on and is counted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+import warp as wp
+from torch import Tensor
+
+from policy_runner.contract import ObsTerm, PolicyContract
+from rewarped_sim.engine.mpm.state import C, F, V, X
+from rewarped_sim.random import uniform
+from rewarped_sim.scene import Scene
+from rewarped_sim.task import State, Task
+from rewarped_sim.torch_bridge import MpmBridge
+from sapo_learner.vec_env import Obs, StepResult
+
+MAX_MAGNITUDE = 1.0e6
+"""A state entry beyond this is as broken as one that is not finite."""
+_FIELDS = {"x": (X, 3), "v": (V, 3), "C": (C, 9), "F": (F, 9)}
+
+
+class DeviceError(RuntimeError):
+    """The device asked for is not there."""
+
+
+class StateError(ValueError):
+    """A saved state does not fit this env; the message names the field."""
+
+
+class Env:
+    """A `sapo_learner.vec_env.VecEnv` over one task.
+
+    Raises `DeviceError` where `device` does not exist.
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        *,
+        num_envs: int,
+        device: torch.device,
+        seed: int,
+        horizon: int,
+        storage: str = "auto",
+        num_threads: int | None = None,
+    ) -> None:
+        if num_envs < 1:
+            raise ValueError(f"num_envs must be >= 1, got {num_envs}")
+        self.task = task
+        self.num_envs = num_envs
+        self.device = device
+        self.seed = seed
+        self.task_name = task.name
+        self.obs_spec: tuple[ObsTerm, ...] = task.obs_spec
+        self.action_dim = task.action.size
+        self.joint_names = task.action.joint_names
+        self.control_dt_s = task.control_dt_s
+        self.max_episode_steps = task.max_episode_steps
+        self._bridge = MpmBridge(
+            task.build(),
+            num_envs=num_envs,
+            device=device,
+            horizon=horizon,
+            storage=storage,
+            num_threads=num_threads,
+        )
+        self._clock = torch.zeros(num_envs, dtype=torch.int64, device=device)
+        self._episode = torch.zeros(num_envs, dtype=torch.int64, device=device)
+        self._action = torch.zeros(num_envs, self.action_dim, device=device)
+        self.nonfinite = torch.zeros(num_envs, dtype=torch.int64, device=device)
+        """How often each env's state broke and was reset, (num_envs,) int64."""
+        self._state = self._fresh()
+
+    # ---- VecEnv ------------------------------------------------------------------------------------------------
+
+    def reset(self) -> Obs:
+        """Start a new episode in every env; returns its first observation."""
+        self._bridge.rewind()
+        self._episode = self._episode + 1
+        self._clock = torch.zeros_like(self._clock)
+        self._action = torch.zeros_like(self._action)
+        self._state = self._fresh()
+        return self.task.observe(self._state, self._action)
+
+    def step(self, action: Tensor) -> StepResult:
+        """Advance by one control step; action (num_envs, action_dim) is clipped to [-1, 1]."""
+        if tuple(action.shape) != (self.num_envs, self.action_dim):
+            raise ValueError(f"action: expected {(self.num_envs, self.action_dim)}, got {tuple(action.shape)}")
+        action = action.clamp(-1.0, 1.0)
+        before = self._state
+        joint_dq = self.task.control(before, action)
+        particles = self._bridge.step(before["particles"], before["joint_q"], joint_dq)
+        after: State = {"particles": particles, "joint_q": before["joint_q"] + joint_dq}
+
+        healthy = _healthy(after)
+        after = _select(healthy, after, {name: value.detach() for name, value in before.items()})
+        terms = self.task.reward(after, action)
+        terms = {name: torch.where(healthy, term, 0.0) for name, term in terms.items()}
+        reward = torch.stack(list(terms.values())).sum(dim=0)
+        terminal_obs = self.task.observe(after, action)
+
+        self._clock = self._clock + 1
+        truncated = self._clock >= self.max_episode_steps
+        terminated = self.task.terminated(after) | ~healthy
+        done = terminated | truncated
+        self._episode = self._episode + done
+        self.nonfinite += ~healthy
+        self._state = _select(~done, after, self._fresh())
+        self._clock = torch.where(done, 0, self._clock)
+        action = torch.where(done[:, None], 0.0, action)
+        self._action = action.detach()
+        info = {f"reward/{name}": term.detach() for name, term in terms.items()}
+        info["nonfinite"] = ~healthy
+        return StepResult(
+            obs=self.task.observe(self._state, action),
+            reward=reward,
+            terminated=terminated,
+            truncated=truncated,
+            terminal_obs=terminal_obs,
+            info=info,
+        )
+
+    def detach(self) -> Obs:
+        """Cut the gradient history and start a new window; returns the observation of the same physical state."""
+        self._bridge.rewind()
+        self._state = {name: value.detach() for name, value in self._state.items()}
+        return self.task.observe(self._state, self._action)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Named physical state (x, v, C, F, joint_q), clocks, random state and counters; copies."""
+        particles = self._state["particles"].detach()
+        named = {
+            name: particles[..., at : at + size].reshape(
+                *particles.shape[:2], *((3,) if size == 3 else (3, 3))
+            ).clone()
+            for name, (at, size) in _FIELDS.items()
+        }
+        return {
+            "task": self.task_name,
+            **named,
+            "joint_q": self._state["joint_q"].detach().clone(),
+            "clock": self._clock.clone(),
+            "episode": self._episode.clone(),
+            "action": self._action.clone(),
+            "nonfinite": self.nonfinite.clone(),
+            "seed": self.seed,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore what `state_dict` gave; raises `StateError` naming the field that does not fit."""
+        expected = self.state_dict()
+        missing = sorted(set(expected) - set(state))
+        if missing:
+            raise StateError(f"env state: field {missing[0]!r} is missing")
+        if state["task"] != self.task_name:
+            raise StateError(f"env state: task: expected {self.task_name!r}, got {state['task']!r}")
+        for name, value in expected.items():
+            if isinstance(value, Tensor) and state[name].shape != value.shape:
+                raise StateError(
+                    f"env state: {name}: expected {tuple(value.shape)}, got {tuple(state[name].shape)}"
+                )
+        self._bridge.rewind()
+
+        def restored(name: str) -> Tensor:
+            return state[name].detach().to(self.device, expected[name].dtype, copy=True)
+
+        parts = [restored(name).flatten(2) for name in _FIELDS]
+        self._state = {"particles": torch.cat(parts, dim=2), "joint_q": restored("joint_q")}
+        self._clock, self._episode = restored("clock"), restored("episode")
+        self._action, self.nonfinite = restored("action"), restored("nonfinite")
+        self.seed = int(state["seed"])
+
+    # ---- for people and for robots -----------------------------------------------------------------------------
+
+    @property
+    def joint_q(self) -> Tensor:
+        """Joint coordinates of the driven tool, (num_envs, joints), without gradient."""
+        return self._state["joint_q"].detach()
+
+    @property
+    def bad_adjoints(self) -> Tensor:
+        """How often each env's gradient was not finite and was dropped, (num_envs,) int64."""
+        return self._bridge.bad_adjoints
+
+    def scene(self, index: int = 0) -> Scene:
+        """What there is to see in one env; copies to the host."""
+        return self.task.scene(self._state, index)
+
+    def contract(self, *, policy_name: str, train: Mapping[str, Any]) -> PolicyContract:
+        """The contract of a policy trained here."""
+        return PolicyContract(
+            policy_name=policy_name,
+            task=self.task_name,
+            control_dt_s=self.control_dt_s,
+            obs_terms=self.obs_spec,
+            action=self.task.action,
+            default_joint_pos=self.task.default_joint_pos,
+            point_cloud=self.task.point_cloud,
+            train=dict(train),
+        )
+
+    def memory_report(self) -> str:
+        """One line: what a window of control steps takes."""
+        model = self._bridge.model
+        return (
+            f"{self.task_name}: {self.num_envs} envs x {model.num_particles} particles, {model.num_substeps} substeps "
+            f"on a {model.grid_size}^3 grid (CFL {model.cfl:.2f}); {self._bridge.plan.describe()}"
+        )
+
+    def _fresh(self) -> State:
+        return self.task.initial_state(uniform(self.seed, self._episode, self.task.num_random))
+
+
+def _healthy(state: State) -> Tensor:
+    """Envs whose whole state is finite and of sane size, (num_envs,) bool; a NaN compares false."""
+    largest = [value.detach().flatten(1).abs().amax(dim=1) for value in state.values()]
+    return torch.stack(largest).amax(dim=0) < MAX_MAGNITUDE
+
+
+def _select(keep: Tensor, kept: State, other: State) -> State:
+    """Per env: `kept` where `keep`, else `other`; gradients flow to what was chosen only."""
+    return {
+        name: torch.where(keep.view(-1, *[1] * (value.dim() - 1)), value, other[name])
+        for name, value in kept.items()
+    }
+
+
+def resolve_device(name: str) -> torch.device:
+    """A torch device by name; raises `DeviceError` with what there is. Never falls back silently."""
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise DeviceError(f"unknown device {name!r}; known: cpu, cuda, cuda:<index>") from error
+    if device.type not in ("cpu", "cuda"):
+        raise DeviceError(f"device {name!r} is not supported; known: cpu, cuda, cuda:<index>")
+    if device.type == "cuda":
+        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        index = device.index or 0
+        if index >= count or not wp.is_cuda_available():
+            raise DeviceError(
+                f"device {name!r}: torch sees {count} CUDA devices and Warp "
+                f"{len(wp.get_cuda_devices()) if wp.is_cuda_available() else 0}. Use device=cpu, or install an "
+                "NVIDIA driver (R580 or newer) and a CUDA build of torch"
+            )
+        return torch.device("cuda", index)
+    return device

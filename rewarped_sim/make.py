@@ -1,0 +1,54 @@
+"""Build an environment by task name."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rewarped_sim.env import Env
+
+
+def make(
+    task: str,
+    *,
+    num_envs: int = 1,
+    device: str = "cpu",
+    seed: int = 0,
+    horizon: int = 32,
+    requires_grad: bool = True,
+    storage: str = "auto",
+    num_threads: int | None = None,
+    **overrides: Any,
+) -> Env:
+    """Make the environment of a registered task.
+
+    Args:
+        task: a name from `rewarped_sim.registry.task_names()`.
+        num_envs: environments in the batch.
+        device: `cpu`, `cuda` or `cuda:<index>`; there is no silent fallback.
+        seed: together with env and episode index it decides every random start.
+        horizon: control steps between two calls of `detach()` at most.
+        requires_grad: False builds a lean, forward-only simulator.
+        storage: `store` every substep of a window, `recompute` them in the backward pass, or `auto`: as memory allows.
+        num_threads: CPU threads for physics; all cores by default.
+        overrides: settings of the task's `Config`.
+
+    Raises:
+        UnknownTaskError, ConfigError: with the nearest match and the choices.
+        DeviceError: the device is not there.
+    """
+    from rewarped_sim import registry  # torch and Warp load here, not with the package
+    from rewarped_sim.env import Env, resolve_device
+
+    entry = registry.find(task)
+    config = registry.configure(entry.config, overrides, task)
+    torch_device = resolve_device(device)
+    return Env(
+        entry.task(task, config, torch_device),
+        num_envs=num_envs,
+        device=torch_device,
+        seed=seed,
+        horizon=horizon if requires_grad else 0,
+        storage=storage,
+        num_threads=num_threads,
+    )

@@ -1,0 +1,41 @@
+"""Fill the observation terms of a policy contract from physical state, as the runner fills them from messages."""
+
+import torch
+from torch import Tensor
+
+from policy_runner.contract import ObsTerm
+from policy_runner.pointcloud import stride_indices
+
+
+def observed_particles(num_particles: int, num_points: int, device: torch.device) -> Tensor:
+    """Indices of the particles that a policy sees: the runner's own `stride` sampler, applied to all particles."""
+    return torch.as_tensor(stride_indices(num_particles, num_points), device=device)
+
+
+def fill(
+    terms: tuple[ObsTerm, ...],
+    *,
+    joint_position: Tensor | None = None,
+    cloud: Tensor | None = None,
+    previous_action: Tensor | None = None,
+) -> dict[str, Tensor]:
+    """Observation dict of `terms` from what was measured.
+
+    joint_position: (num_envs, joints); cloud: (num_envs, points, 3) in the frame of the terms; previous_action:
+    (num_envs, actions). The result owns its memory: nothing in it aliases simulator state.
+    """
+    measured = {
+        "joint_position": joint_position,
+        "cloud": cloud,
+        "cloud_mean": None if cloud is None else cloud.mean(dim=1),
+        "previous_action": previous_action,
+    }
+    obs = {}
+    for term in terms:
+        value = measured.get(term.kind)
+        if value is None:
+            raise ValueError(f"observation term {term.name!r}: this state has no {term.kind!r}")
+        if tuple(value.shape[1:]) != term.shape:
+            raise ValueError(f"observation term {term.name!r}: expected {term.shape}, got {tuple(value.shape[1:])}")
+        obs[term.name] = value * term.scale
+    return obs
