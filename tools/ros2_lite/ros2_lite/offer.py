@@ -92,8 +92,8 @@ def offer_modules() -> None:
         spec = importlib.util.find_spec(package)
         if spec is not None and spec.origin is not None:  # without origin it is a plain folder of that name
             raise RuntimeError(
-                f"the real package '{package}' is installed in {spec.origin}, but its `ros2` is not on the PATH: "
-                "source the setup.bash of that ROS installation"
+                f"the real package '{package}' is installed in {spec.origin}, but its `ros2` is not on the "
+                "PATH: source the setup.bash of that ROS installation"
             )
     for name, objects in OFFERED.items():
         sys.modules[name] = _module(name, objects)

@@ -46,7 +46,7 @@ class ParameterValue:
 class ParameterFile:
     """A YAML file of parameters.
 
-    With `allow_substs`, `$(var name)`, `$(env NAME)` and `$(find-pkg-share PACKAGE)` in the file are replaced.
+    With `allow_substs`, `$(var name)`, `$(env NAME)` and `$(find-pkg-share PACKAGE)` in it are replaced.
     """
 
     def __init__(self, param_file: SomeText, *, allow_substs: bool | SomeText = False) -> None:
