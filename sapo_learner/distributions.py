@@ -1,0 +1,66 @@
+"""A Normal squashed into (-1, 1) by tanh."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn.functional import softplus
+
+_HALF_LOG_2PI = 0.5 * math.log(2.0 * math.pi)
+
+
+class SquashedNormal(NamedTuple):
+    """The distribution of tanh(u), u ~ N(mean, exp(log_std)^2), independent in each of the d dimensions."""
+
+    mean: Tensor
+    """(..., d) of u, before tanh."""
+    log_std: Tensor
+    """(..., d) of u, before tanh."""
+
+    def pre_tanh(self, noise: Tensor) -> Tensor:
+        """Turn standard normal `noise` (..., d) into samples u; gradients flow to mean and log_std."""
+        return self.mean + self.log_std.exp() * noise
+
+    def sample(self, noise: Tensor) -> Tensor:
+        """Turn standard normal `noise` (..., d) into actions in (-1, 1); gradients flow to mean and log_std."""
+        return self.pre_tanh(noise).tanh()
+
+    def mode(self) -> Tensor:
+        """Return the deterministic action tanh(mean), (..., d)."""
+        return self.mean.tanh()
+
+    def log_prob(self, pre_tanh: Tensor) -> Tensor:
+        """Return the log density of the action tanh(u) at the stored sample u (..., d), summed over d.
+
+        The action itself is not enough: inverting a tanh near 1 loses all digits.
+        """
+        noise = (pre_tanh - self.mean) * (-self.log_std).exp()
+        normal = -0.5 * noise.square() - self.log_std - _HALF_LOG_2PI
+        return (normal - log_tanh_slope(pre_tanh)).sum(dim=-1)
+
+    def entropy(self, noise: Tensor) -> Tensor:
+        """Estimate the entropy as the mean of -log_prob over reparameterised samples.
+
+        noise: (samples, ..., d) standard normal, independent of the noise of the action taken.
+        Returns (...,); the gradient flows through the samples to mean and log_std. Per dimension it is at most ln 2,
+        which is the entropy of the uniform distribution.
+        """
+        return -self.log_prob(self.pre_tanh(noise)).mean(dim=0)
+
+
+def log_tanh_slope(u: Tensor) -> Tensor:
+    """Return log(d tanh(u) / du) without overflow or cancellation, elementwise."""
+    return 2.0 * (math.log(2.0) - u - softplus(-2.0 * u))
+
+
+def normalized_entropy(entropy: Tensor, target: float) -> Tensor:
+    """Shift and scale so that the target (negative) becomes 0 and its mirror image 1: (h + |target|) / (2 |target|)."""
+    return (entropy - target) / (-2.0 * target)
+
+
+def standard_normal(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
+    """Draw standard normal numbers on the generator's device."""
+    return torch.randn(shape, generator=generator, device=generator.device)

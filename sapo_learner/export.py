@@ -1,0 +1,270 @@
+"""Export a trained policy as a bundle, in the format that `policy_runner.bundle` describes and checks.
+
+The graph goes from observations, as the env gives them, to actions in [-1, 1]: normaliser, encoder, head and
+tanh are inside, sampling and critics are not. `policy.onnx` is `encoder.onnx` followed by `actor.onnx`. Tasks
+without a cloud have no encoder, and their `actor.onnx` takes the observation as `policy.onnx` does.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import io
+import json
+import logging
+import os
+import shutil
+import tempfile
+import warnings
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import numpy as np
+import onnx
+import torch
+from numpy.typing import NDArray
+from onnxruntime import InferenceSession
+from torch import Generator, Tensor, nn
+
+from policy_runner.bundle import (
+    ACTIONS_OUTPUT,
+    ACTOR,
+    ENCODER,
+    GOLDEN,
+    MANIFEST,
+    METADATA_KEY,
+    OBS_INPUT,
+    OPSET,
+    POLICY,
+    load_bundle,
+)
+from policy_runner.contract import PolicyContract
+from sapo_learner.distributions import SquashedNormal, standard_normal
+from sapo_learner.network_input import NetworkInput
+from sapo_learner.policy import SquashedNormalPolicy
+from sapo_learner.vec_env import Obs
+
+FEATURES = "features"
+"""Output of `encoder.onnx` and input of `actor.onnx`, (1, size)."""
+GOLDEN_PAIRS = 8
+PARITY_OBSERVATIONS = 1000
+PARITY_TOLERANCE = 1e-5
+PERTURBATION_STDS = 3.0
+
+
+class ExportError(RuntimeError):
+    """No bundle was written: contract, policy and exported model do not agree, or the folder is taken."""
+
+
+def export_bundle(
+    policy: SquashedNormalPolicy, contract: PolicyContract, observations: Obs, out_dir: str | os.PathLike[str]
+) -> Path:
+    """Write the bundle of `policy` to the folder `out_dir` and return its path.
+
+    observations: some that occur, at least 2, better hundreds, (K, *term.shape) by name. On these and on
+    perturbed ones, 1000 or more in all, onnxruntime must give torch's actions within 1e-5; the largest
+    difference is recorded in the contract as `train["onnx_difference"]`. An earlier bundle at `out_dir` is
+    replaced by the whole new one, or on failure stays.
+
+    Raises:
+        ExportError: the contract describes another policy, the models differ from torch, or `out_dir` holds
+            something other than a bundle.
+    """
+    folder = Path(out_dir)
+    _check_replaceable(folder)
+    policy = copy.deepcopy(policy).cpu().requires_grad_(False).eval()
+    _check_contract(policy, contract)
+    samples = _parity_samples(policy, observations)
+    models = _export_models(policy, samples)
+    difference = _parity(policy, samples, models[POLICY])
+    if not difference <= PARITY_TOLERANCE:  # so that NaN fails
+        raise ExportError(
+            f"{POLICY}: onnxruntime's actions differ from torch's by up to {difference:.3g} on "
+            f"{len(samples.state)} observations, expected at most {PARITY_TOLERANCE:g}"
+        )
+    contract = replace(contract, train={**contract.train, "onnx_difference": difference})
+    files = {name: _with_contract(model, contract) for name, model in models.items()}
+    files[GOLDEN] = _golden_pairs(policy, samples)
+    files[MANIFEST] = _manifest(contract, files)
+    _write_folder(folder, files)
+    return folder
+
+
+def _check_contract(policy: SquashedNormalPolicy, contract: PolicyContract) -> None:
+    taken = [(term.name, term.shape) for term in policy.layout.terms]
+    terms = [(term.name, term.shape) for term in (*contract.state_terms, *contract.cloud_terms)]
+    if terms != taken:
+        raise ExportError(f"contract.obs_terms: the policy takes {taken}, the contract says {terms}")
+    if contract.action.size != policy.action_dim:
+        raise ExportError(
+            f"contract.action: the policy gives {policy.action_dim} actions, the contract {contract.action.size}"
+        )
+
+
+# ---- models --------------------------------------------------------------------------------------------------
+
+
+class _Encoder(nn.Module):
+    """From an observation to features."""
+
+    def __init__(self, policy: SquashedNormalPolicy) -> None:
+        super().__init__()
+        self.policy = policy
+
+    def forward(self, obs: Tensor, *cloud: Tensor) -> Tensor:
+        return self.policy.encoder(self.policy.normalizer(obs), *cloud)
+
+
+class _Actor(nn.Module):
+    """From features to the deterministic action."""
+
+    def __init__(self, policy: SquashedNormalPolicy) -> None:
+        super().__init__()
+        self.policy = policy
+
+    def forward(self, features: Tensor) -> Tensor:
+        return SquashedNormal(*self.policy.head(features)).mode()
+
+
+class _Fused(nn.Module):
+    """From an observation to the deterministic action."""
+
+    def __init__(self, policy: SquashedNormalPolicy) -> None:
+        super().__init__()
+        self.encoder = _Encoder(policy)
+        self.actor = _Actor(policy)
+
+    def forward(self, obs: Tensor, *cloud: Tensor) -> Tensor:
+        return self.actor(self.encoder(obs, *cloud))
+
+
+def _export_models(policy: SquashedNormalPolicy, samples: NetworkInput) -> dict[str, onnx.ModelProto]:
+    inputs = _named_inputs(policy, samples.map(lambda x: x[:1]))
+    fused = _to_onnx(_Fused(policy), inputs, ACTIONS_OUTPUT)
+    if policy.layout.cloud_term is None:
+        return {POLICY: fused, ACTOR: fused}
+    encoder = _Encoder(policy)
+    features = {FEATURES: encoder(*inputs.values())}
+    return {
+        POLICY: fused,
+        ENCODER: _to_onnx(encoder, inputs, FEATURES),
+        ACTOR: _to_onnx(_Actor(policy), features, ACTIONS_OUTPUT),
+    }
+
+
+def _named_inputs(policy: SquashedNormalPolicy, inputs: NetworkInput) -> dict[str, Tensor]:
+    term = policy.layout.cloud_term
+    clouds = {} if term is None or inputs.cloud is None else {term.name: inputs.cloud}
+    return {OBS_INPUT: inputs.state, **clouds}
+
+
+def _to_onnx(module: nn.Module, inputs: Mapping[str, Tensor], output: str) -> onnx.ModelProto:
+    """Export with the shapes of `inputs`, all weights inside, and without traces of this machine."""
+    log = logging.getLogger("torch.onnx")
+    level = log.level
+    with warnings.catch_warnings():  # the exporter warns of its own deprecations and of a missing torchvision
+        warnings.simplefilter("ignore")
+        log.setLevel(logging.ERROR)
+        try:
+            program = torch.onnx.export(
+                module,
+                tuple(inputs.values()),
+                input_names=list(inputs),
+                output_names=[output],
+                opset_version=OPSET,
+                dynamo=True,
+                external_data=False,
+                verbose=False,
+            )
+        finally:
+            log.setLevel(level)
+    assert program is not None
+    model = program.model_proto
+    graph = model.graph
+    for part in (graph, *graph.node, *graph.initializer, *graph.value_info, *graph.input, *graph.output):
+        del part.metadata_props[:]  # stack traces with the paths of source files, among others
+    return model
+
+
+def _with_contract(model: onnx.ModelProto, contract: PolicyContract) -> bytes:
+    result = onnx.ModelProto()
+    result.CopyFrom(model)
+    onnx.helper.set_model_props(result, {METADATA_KEY: contract.to_json()})
+    return result.SerializeToString(deterministic=True)
+
+
+# ---- parity and golden pairs ---------------------------------------------------------------------------------
+
+
+def _parity_samples(policy: SquashedNormalPolicy, observations: Obs) -> NetworkInput:
+    """Return the observations given, followed by perturbed ones, 1000 in all or more, on the CPU."""
+    given = policy.layout.pack({name: value.detach().cpu() for name, value in observations.items()})
+    count = len(given.state)
+    if count < 2:
+        raise ExportError(f"observations: expected 2 or more, got {count}")
+    generator = Generator().manual_seed(0)  # the same policy gives the same bundle
+    repeats = -(-PARITY_OBSERVATIONS // count)
+
+    def with_perturbed(x: Tensor) -> Tensor:
+        noise = standard_normal((repeats - 1, *x.shape), generator)
+        return torch.cat([x, (x + PERTURBATION_STDS * x.std(dim=0) * noise).flatten(0, 1)])
+
+    return given.map(with_perturbed)
+
+
+def _torch_actions(policy: SquashedNormalPolicy, samples: NetworkInput) -> NDArray[np.float32]:
+    with torch.no_grad():
+        return _Fused(policy)(*_named_inputs(policy, samples).values()).numpy()
+
+
+def _parity(policy: SquashedNormalPolicy, samples: NetworkInput, model: onnx.ModelProto) -> float:
+    """Return the largest difference of an action between torch, in a batch, and onnxruntime, one by one."""
+    session = InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    inputs = {name: x.numpy() for name, x in _named_inputs(policy, samples).items()}
+    found = [
+        np.asarray(session.run([ACTIONS_OUTPUT], {name: x[i : i + 1] for name, x in inputs.items()})[0])
+        for i in range(len(samples.state))
+    ]
+    return float(np.abs(np.concatenate(found) - _torch_actions(policy, samples)).max())
+
+
+def _golden_pairs(policy: SquashedNormalPolicy, samples: NetworkInput) -> bytes:
+    chosen = torch.linspace(0, len(samples.state) - 1, GOLDEN_PAIRS).long()
+    pairs = samples.map(lambda x: x[chosen])
+    arrays = {name: x.numpy() for name, x in _named_inputs(policy, pairs).items()}
+    buffer = io.BytesIO()
+    np.savez(buffer, **arrays, **{ACTIONS_OUTPUT: _torch_actions(policy, pairs)})
+    return buffer.getvalue()
+
+
+# ---- the folder ----------------------------------------------------------------------------------------------
+
+
+def _manifest(contract: PolicyContract, files: Mapping[str, bytes]) -> bytes:
+    hashes = {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
+    return json.dumps({"contract": asdict(contract), "files": hashes}, indent=1, allow_nan=False).encode()
+
+
+def _check_replaceable(folder: Path) -> None:
+    if (folder / MANIFEST).is_file() or not folder.exists():
+        return
+    if not folder.is_dir() or any(folder.iterdir()):
+        raise ExportError(f"{folder}: exists and is no bundle, so it is not replaced")
+
+
+def _write_folder(folder: Path, files: Mapping[str, bytes]) -> None:
+    """Write the files beside `folder`, have the runner's own check pass them, and only then rename them there."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    staging = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    new, old = staging / "new", staging / "old"
+    try:
+        new.mkdir()
+        for name, data in files.items():
+            (new / name).write_bytes(data)
+        load_bundle(new)
+        if folder.exists():
+            folder.rename(old)
+        new.rename(folder)
+    finally:
+        shutil.rmtree(staging)
