@@ -1,0 +1,149 @@
+"""From scenes and run figures to ROS messages and back: pure functions, no node."""
+
+from __future__ import annotations
+
+import array
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from builtin_interfaces.msg import Time
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+from geometry_msgs.msg import Point, Pose, Quaternion, Vector3
+from numpy.typing import NDArray
+from rewarped_msgs.msg import TrainingStatus
+from sensor_msgs.msg import JointState, PointCloud2, PointField
+from std_msgs.msg import ColorRGBA, Header
+from visualization_msgs.msg import Marker, MarkerArray
+
+from rewarped_sim.meshes import PLANE_HALF_SIZE_M, rotation_matrix
+from rewarped_sim.render import particle_colors
+from rewarped_sim.run_control import RunState, RunStatus
+from rewarped_sim.scene import Scene, SceneShape
+
+MAX_VIEWED_POINTS = 20_000
+"""320 kB: fits the shared-memory segment that Fast DDS has by default (512 kB)."""
+
+
+def cloud_message(scene: Scene, stamp: Time) -> PointCloud2:
+    """Give all particles, in order, as x, y, z: what a camera that sees everything would publish."""
+    return _cloud(np.ascontiguousarray(scene.particles, np.float32), "xyz", scene.frame, stamp)
+
+
+def colored_cloud_message(
+    scene: Scene, stamp: Time, color_range_m: tuple[float, float] | None = None
+) -> PointCloud2:
+    """Give particles as x, y, z, rgb for people to look at; every k-th one when there are very many."""
+    colors = np.rint(255 * np.clip(particle_colors(scene, color_range_m), 0, 1)).astype(np.uint32)
+    packed = (colors[:, 0] << 16 | colors[:, 1] << 8 | colors[:, 2]).view(np.float32)
+    points = np.column_stack([scene.particles, packed]).astype(np.float32)
+    stride = math.ceil(len(points) / MAX_VIEWED_POINTS) or 1
+    return _cloud(np.ascontiguousarray(points[::stride]), ("x", "y", "z", "rgb"), scene.frame, stamp)
+
+
+def shapes_message(scene: Scene, stamp: Time) -> MarkerArray:
+    """Give the rigid shapes as markers; a capsule is a cylinder and two spheres."""
+    header = Header(stamp=stamp, frame_id=scene.frame)
+    return MarkerArray(markers=[marker for shape in scene.shapes for marker in _markers(shape, header)])
+
+
+def joint_state_message(names: Sequence[str], position: NDArray[np.float32], stamp: Time) -> JointState:
+    """Give joint positions [rad or m]."""
+    return JointState(header=Header(stamp=stamp), name=list(names), position=[float(q) for q in position])
+
+
+def status_message(status: RunStatus, stamp: Time) -> TrainingStatus:
+    """Give the figures of a run."""
+    values = {name: getattr(status, name) for name in RunStatus.__dataclass_fields__}
+    values["state"] = int(status.state)
+    return TrainingStatus(header=Header(stamp=stamp), **values)
+
+
+def diagnostics_message(node: str, device: str, status: RunStatus, stamp: Time) -> DiagnosticArray:
+    """Give the health of a run: error when it failed, warning when environments or updates were dropped."""
+    level, summary = DiagnosticStatus.OK, status.state.name.lower()
+    if status.state is RunState.FAILED:
+        level, summary = DiagnosticStatus.ERROR, status.message
+    elif status.nonfinite_envs or status.skipped_updates:
+        level = DiagnosticStatus.WARN
+        summary = (
+            f"{summary}; {status.nonfinite_envs} environments and {status.skipped_updates} updates dropped"
+        )
+    names = (
+        "task",
+        "epoch",
+        "planned_epochs",
+        "env_steps",
+        "env_steps_per_second",
+        "episode_return",
+        "eta_s",
+    )
+    names += ("nonfinite_envs", "skipped_updates", "out_dir")
+    values = [KeyValue(key=name, value=str(getattr(status, name))) for name in names]
+    health = DiagnosticStatus(
+        level=level, name=f"{node}: training", message=summary, hardware_id=device, values=values
+    )
+    return DiagnosticArray(header=Header(stamp=stamp), status=[health])
+
+
+def _cloud(points: NDArray[np.float32], names: Sequence[str], frame: str, stamp: Time) -> PointCloud2:
+    """Pack (N, len(names)) float32 rows. As `data`, a NumPy array would be a thousand times slower."""
+    data = array.array("B")
+    data.frombytes(memoryview(points).cast("B") if points.size else b"")
+    step = 4 * len(names)
+    return PointCloud2(
+        header=Header(stamp=stamp, frame_id=frame),
+        height=1,
+        width=len(points),
+        fields=[
+            PointField(name=name, offset=4 * index, datatype=PointField.FLOAT32, count=1)
+            for index, name in enumerate(names)
+        ],
+        is_bigendian=False,
+        point_step=step,
+        row_step=step * len(points),
+        data=data,
+        is_dense=bool(np.isfinite(points[:, :3]).all()),
+    )
+
+
+def _markers(shape: SceneShape, header: Header) -> list[Marker]:
+    """Give the markers of one shape; ids count within the namespace that bears its name."""
+    position = np.asarray(shape.position, float)
+    axis = rotation_matrix(shape.quaternion)[:, 2].astype(float)
+    if shape.kind == "sphere":
+        diameter = 2 * shape.size[0]
+        parts = [(Marker.SPHERE, position, (diameter, diameter, diameter))]
+    elif shape.kind == "box":
+        parts = [(Marker.CUBE, position, tuple(2 * half for half in shape.size))]
+    elif shape.kind == "capsule":
+        diameter, half_length = 2 * shape.size[0], shape.size[1]
+        parts = [(Marker.CYLINDER, position, (diameter, diameter, 2 * half_length))]
+        parts += [
+            (Marker.SPHERE, position + side * half_length * axis, (diameter, diameter, diameter))
+            for side in (-1.0, 1.0)
+        ]
+    elif shape.kind == "plane":
+        thickness = 1e-3
+        edge = 2 * PLANE_HALF_SIZE_M
+        parts = [(Marker.CUBE, position - thickness / 2 * axis, (edge, edge, thickness))]
+    else:
+        raise ValueError(f"shape {shape.name!r}: unknown kind {shape.kind!r}")
+    x, y, z, w = (float(value) for value in shape.quaternion)
+    red, green, blue = shape.color
+    return [
+        Marker(
+            header=header,
+            ns=shape.name,
+            id=index,
+            type=kind,
+            action=Marker.ADD,
+            pose=Pose(
+                position=Point(x=float(center[0]), y=float(center[1]), z=float(center[2])),
+                orientation=Quaternion(x=x, y=y, z=z, w=w),
+            ),
+            scale=Vector3(x=float(scale[0]), y=float(scale[1]), z=float(scale[2])),
+            color=ColorRGBA(r=float(red), g=float(green), b=float(blue), a=1.0),
+        )
+        for index, (kind, center, scale) in enumerate(parts)
+    ]
