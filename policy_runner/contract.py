@@ -24,6 +24,9 @@ ACTION_MODES = ("delta_position", "position", "velocity", "effort")
 
 SAMPLERS = ("stride", "random", "farthest")
 
+MAX_VOXELS_PER_AXIS = 1 << 20
+"""Finer grids do not fit a 64-bit voxel index."""
+
 
 class ContractError(ValueError):
     """A contract, or the model that carries it, does not say what it must; the message names the field."""
@@ -107,8 +110,11 @@ class PointCloudSpec:
             f"must exceed crop_min {self.crop_min} in every axis, got {self.crop_max}",
         )
         _require(self.num_points > 0, "point_cloud.num_points", f"must be > 0, got {self.num_points}")
+        longest = max(high - low for low, high in zip(self.crop_min, self.crop_max, strict=True))
         _require(
-            self.voxel_m >= 0.0 and math.isfinite(self.voxel_m), "point_cloud.voxel_m", f"got {self.voxel_m}"
+            self.voxel_m == 0.0 or longest / MAX_VOXELS_PER_AXIS <= self.voxel_m < math.inf,
+            "point_cloud.voxel_m",
+            f"must be 0 or at least 1/{MAX_VOXELS_PER_AXIS} of the crop box, got {self.voxel_m}",
         )
         _require(
             self.sampler in SAMPLERS, "point_cloud.sampler", f"got {self.sampler!r}; known: {list(SAMPLERS)}"

@@ -1,7 +1,8 @@
-"""What the runner knows of the world at one instant: samples of joints, cloud and goal, each with its two times.
+"""What the runner knows of the world at one instant: joints, cloud and goal, each with its two times.
 
-`stamp_ns` is what the sender wrote; it is compared with other stamps only. `arrival_s` is this machine's monotonic
-clock when the message came; staleness is judged by it alone, so that no clock step can hide a silent sensor.
+`stamp_ns` is what the sender wrote; it is compared with other stamps only. `arrival_s` is this machine's
+monotonic clock when the message came; staleness is judged by it alone, so that no clock step can hide a
+silent sensor.
 """
 
 from __future__ import annotations
@@ -17,6 +18,10 @@ Float64 = NDArray[np.float64]
 
 class JointStateError(ValueError):
     """A joint state that cannot be used; the message names the joint or the field."""
+
+
+class GoalError(ValueError):
+    """A goal that cannot be used."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,11 +48,15 @@ class CloudSample:
 
 @dataclass(frozen=True, kw_only=True)
 class GoalSample:
-    """Where the operator wants something to be."""
+    """Where the operator wants something to be; it stands until another one comes."""
 
     position: Float64
     """(3,) [m] in the frame of the goal term."""
-    arrival_s: float
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "position", np.asarray(self.position, np.float64))
+        if not np.isfinite(self.position).all():
+            raise GoalError(f"goal is not finite: {self.position.tolist()}")
 
 
 class JointReader:
@@ -73,8 +82,8 @@ class JointReader:
         names, position, velocity: as in `sensor_msgs/JointState`.
 
         Raises:
-            JointStateError: a joint is missing or named twice, lengths differ, velocities are needed and absent, or a
-                value of the policy's joints is not finite.
+            JointStateError: a joint is missing or named twice, lengths differ, velocities are needed and
+                absent, or a value of the policy's joints is not finite.
         """
         if tuple(names) != self._names:  # names rarely change between messages
             self._rows = self._find(names)

@@ -29,7 +29,7 @@ DEFAULT_DOMAINS = ("", "ai.onnx")
 
 
 def check_models(bundle: Bundle) -> None:
-    """Check that every model is self-contained, standard and of this contract, and the shape of the fused one.
+    """Check that every model is self-contained, standard and of this contract; and the fused one's signature.
 
     Raises:
         BundleError: naming the model and what is wrong with it.

@@ -13,7 +13,7 @@ Values = NDArray[np.floating]
 
 
 class ObservationBuilder:
-    """Turns samples into the inputs of `policy.onnx`: `scale * value`, term by term, in the contract's order."""
+    """Turns samples into the inputs of `policy.onnx`: `scale * value`, term by term, in order."""
 
     def __init__(self, contract: PolicyContract) -> None:
         """Check that every term has the size that its kind has on this robot.
@@ -32,13 +32,14 @@ class ObservationBuilder:
         for term in contract.state_terms:
             if term.size != sizes[term.kind]:
                 raise ContractError(
-                    f"obs_terms[{term.name}].shape: kind {term.kind!r} has {sizes[term.kind]} values, got {term.size}"
+                    f"obs_terms[{term.name}].shape: kind {term.kind!r} has {sizes[term.kind]} values, "
+                    f"got {term.size}"
                 )
         self._contract = contract
         kinds = {term.kind for term in contract.obs_terms}
         self.needs_velocity = "joint_velocity" in kinds
         self.needs_cloud = contract.point_cloud is not None
-        self.needs_goal = "goal_position" in kinds
+        self.goal_frame = next((t.frame for t in contract.obs_terms if t.kind == "goal_position"), None)
 
     def build(
         self,
@@ -49,7 +50,8 @@ class ObservationBuilder:
     ) -> dict[str, NDArray[np.float32]]:
         """Return the model's inputs by name, float32, each with a leading batch dimension of 1.
 
-        cloud and goal may be None only where no term needs them; previous_action: (num_joints,), zeros at first.
+        cloud and goal may be None only where no term needs them; previous_action: (num_joints,), zeros at
+        first.
         """
         values = {"joint_position": joints.position, "previous_action": previous_action}
         if joints.velocity is not None:

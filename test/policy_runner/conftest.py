@@ -1,4 +1,4 @@
-"""Small contracts and bundles; their network is tanh(obs @ W + mean(cloud) @ V), so NumPy can be its oracle."""
+"""Small contracts and bundles; the network is tanh(obs @ W + mean(cloud) @ V), so NumPy can be its oracle."""
 
 from __future__ import annotations
 

@@ -1,0 +1,468 @@
+"""The lifecycle node `policy_runner`: messages in, `Controller` in the middle, messages out.
+
+    unconfigured   no policy
+    inactive       the policy is vetted and loaded, inputs are received, nothing is commanded
+    active         the control loop ticks; commands flow once `~/arm` was called
+
+The executor is single-threaded: callbacks and ticks never overlap. Clouds are processed, and bundles are
+vetted, in threads beside it. The tick follows the node's clock, so `use_sim_time` works; staleness is judged
+by the monotonic clock alone.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+import time
+from collections import Counter
+from functools import partial
+from typing import Any, cast
+
+import numpy as np
+import rclpy
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from geometry_msgs.msg import PoseStamped
+from rcl_interfaces.msg import SetParametersResult
+from rclpy.clock import Clock
+from rclpy.clock_type import ClockType
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+from rclpy.parameter import Parameter
+from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+from rclpy.signals import SignalHandlerOptions
+from rclpy.task import Future
+from rewarped_msgs.srv import LoadPolicy
+from sensor_msgs.msg import JointState, PointCloud2
+from std_msgs.msg import Float64MultiArray
+from std_srvs.srv import SetBool, Trigger
+from trajectory_msgs.msg import JointTrajectory
+
+from policy_runner import messages
+from policy_runner.bundle import Bundle, BundleError
+from policy_runner.cloud_worker import CloudWorker, pose_matrix
+from policy_runner.contract import ContractError
+from policy_runner.controller import Command, Controller
+from policy_runner.inference import Policy
+from policy_runner.inputs import CloudSample, GoalError, GoalSample, JointReader, JointStateError
+from policy_runner.limiter import LimitError
+from policy_runner.parameters import declare_settings, read_settings, read_user_limits
+from policy_runner.pointcloud import CloudLike
+from policy_runner.safety import ArmError, Mode
+from policy_runner.settings import RunnerSettings, SettingsError
+from policy_runner.status import runner_status
+from policy_runner.vet import VetLimits, load_vetted
+
+NEWEST = QoSProfile(depth=1)
+NEWEST_BEST_EFFORT = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
+LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+
+SUCCESS, FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
+
+
+class PolicyRunner(LifecycleNode):
+    """Runs a policy bundle on live clouds and joint states; see the module for its states."""
+
+    def __init__(self, **node_options: Any) -> None:
+        """Declare parameters and offer services; nothing is loaded before `configure`.
+
+        node_options: as for `rclpy.node.Node`.
+
+        Raises:
+            SettingsError: a parameter is unknown or has a bad value.
+        """
+        super().__init__(
+            "policy_runner", automatically_declare_parameters_from_overrides=True, **node_options
+        )
+        declare_settings(self)
+        self.add_on_set_parameters_callback(self._on_set_parameters)
+        self._settings = read_settings(self)
+        self._state = "unconfigured"
+        self._problem = ""
+        self._controller: Controller | None = None
+        self._policy: Policy | None = None
+        self._clouds: CloudWorker | None = None
+        self._joint_reader: JointReader | None = None
+        self._inputs: list[Any] = []
+        self._command_publisher: Any = None
+        self._timer: Any = None
+        self._shown_cloud: CloudSample | None = None
+        self._shown_status: tuple[object, ...] = ()
+        self._arm_pending = False
+        self._loading = False
+        self._drops: Counter[str] = Counter()
+        self._last_drop = ""
+        self._status_publisher = self.create_publisher(DiagnosticStatus, "~/status", LATCHED)
+        self._diagnostics_publisher = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
+        self._points_publisher = self.create_publisher(PointCloud2, "~/policy_points", NEWEST_BEST_EFFORT)
+        self.create_timer(1.0, self._publish_diagnostics, clock=Clock(clock_type=ClockType.STEADY_TIME))
+        self.create_service(SetBool, "~/arm", self._on_arm)
+        self.create_service(Trigger, "~/stop", self._on_stop)
+        self.create_service(Trigger, "~/reset_stop", self._on_reset_stop)
+        load_policy: Any = self._on_load_policy  # rclpy awaits coroutines, though its types do not say so
+        self.create_service(LoadPolicy, "~/load_policy", load_policy)
+        self._publish_status()
+
+    def start(self) -> str:
+        """Configure and activate, where `autostart` says so; return what went wrong, or an empty string."""
+        if not self._settings.autostart:
+            return ""
+        if self.trigger_configure() == SUCCESS and self.trigger_activate() == SUCCESS:
+            return ""
+        return self._problem
+
+    # lifecycle
+
+    def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Vet and load the policy and subscribe to its inputs; fails with the reason in `~/status`."""
+        try:
+            self._settings = read_settings(self)
+            self._configure(self._settings, self._vetted(self._settings.policy))
+        except (SettingsError, LimitError, BundleError, ContractError) as error:
+            self._take_down()
+            self._enter("unconfigured", problem=str(error))
+            self.get_logger().error(f"policy refused: {error}")
+            return FAILURE
+        self._enter("inactive")
+        return super().on_configure(state)
+
+    def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Start the control loop; nothing is commanded before `~/arm`."""
+        assert self._controller is not None
+        self._arm_pending = self._settings.arm_on_activate
+        self._timer = self.create_timer(self._settings.control_dt_s(self._controller.contract), self._tick)
+        self._enter("active")
+        return super().on_activate(state)
+
+    def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Bring the robot to rest, then end the control loop."""
+        self._come_to_rest()
+        self._enter("inactive")
+        return super().on_deactivate(state)
+
+    def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Forget the policy."""
+        self._take_down()
+        self._enter("unconfigured")
+        return super().on_cleanup(state)
+
+    def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Bring the robot to rest and forget the policy."""
+        self._come_to_rest()
+        self._take_down()
+        self._enter("finalized")
+        return super().on_shutdown(state)
+
+    def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Bring the robot to rest after an unforeseen error in a transition, and begin anew."""
+        self._come_to_rest()
+        self._take_down()
+        self._enter("unconfigured", problem=f"an error in state {state.label!r}")
+        return super().on_error(state)
+
+    def _configure(self, settings: RunnerSettings, bundle: Bundle) -> None:
+        contract = bundle.contract
+        if settings.command_type == "joint_trajectory" and messages.quantity(contract.action) != "position":
+            raise SettingsError(
+                f"command_type: joint_trajectory carries positions, but the policy's mode is "
+                f"{contract.action.mode!r}; use commands or joint_command"
+            )
+        self._policy = Policy(bundle)
+        self._controller = Controller(self._policy, settings, user_limits=read_user_limits(self))
+        self._joint_reader = JointReader(
+            contract.action.joint_names, needs_velocity=self._controller.needs_velocity
+        )
+        subscribe = partial(self.create_subscription, qos_profile=NEWEST_BEST_EFFORT)
+        self._inputs = [subscribe(JointState, "joint_states", self._on_joint_state)]
+        if contract.point_cloud is not None:
+            frame = settings.cloud_frame or contract.point_cloud.frame
+            identity = settings.cloud_extrinsics == RunnerSettings.cloud_extrinsics
+            transform = None if identity else pose_matrix(settings.cloud_extrinsics)
+            self._clouds = CloudWorker(contract.point_cloud, frame=frame, transform=transform)
+            self._inputs.append(subscribe(PointCloud2, "points", self._on_points))
+        if self._controller.goal_frame is not None:
+            self._inputs.append(self.create_subscription(PoseStamped, "~/goal", self._on_goal, NEWEST))
+        message_type, topic = {
+            "joint_trajectory": (JointTrajectory, "~/joint_trajectory"),
+            "commands": (Float64MultiArray, "~/commands"),
+            "joint_command": (JointState, "~/joint_command"),
+        }[settings.command_type]
+        self._command_publisher = self.create_publisher(message_type, topic, NEWEST)
+        self.get_logger().info(f"loaded policy {contract.policy_name!r} for task {contract.task!r}")
+
+    def _come_to_rest(self) -> None:
+        """Publish at the control rate until the command is one of rest, then end the control loop."""
+        if self._timer is None or self._controller is None:
+            return
+        self._timer.cancel()
+        self._arm_pending = False
+        self._controller.disarm()
+        period_s = self._settings.control_dt_s(self._controller.contract)
+        while not self._controller.at_rest:
+            self._tick()
+            time.sleep(period_s)
+        self._controller.release()
+        self.destroy_timer(self._timer)
+        self._timer = None
+
+    def _take_down(self) -> None:
+        for subscription in self._inputs:
+            self.destroy_subscription(subscription)
+        if self._command_publisher is not None:
+            self.destroy_publisher(self._command_publisher)
+        if self._clouds is not None:
+            self._clouds.close()
+        self._inputs, self._command_publisher, self._clouds = [], None, None
+        self._controller = self._policy = self._joint_reader = None
+
+    def _enter(self, state: str, *, problem: str = "") -> None:
+        self._state, self._problem = state, problem
+        self._publish_status()
+
+    def _vetted(self, path: str) -> Bundle:
+        if not path:
+            raise SettingsError("policy: not set; give the folder of a policy bundle")
+        return load_vetted(path, VetLimits(wall_s=self._settings.vet_timeout_s))
+
+    # inputs
+
+    def _on_points(self, message: PointCloud2) -> None:
+        if self._clouds is not None:
+            header = message.header
+            self._clouds.submit(
+                cast(CloudLike, message),
+                frame=header.frame_id,
+                stamp_ns=messages.to_ns(header.stamp),
+                arrival_s=time.monotonic(),
+            )
+
+    def _on_joint_state(self, message: JointState) -> None:
+        if self._controller is None or self._joint_reader is None:
+            return
+        try:
+            sample = self._joint_reader.read(
+                list(message.name),
+                message.position,
+                message.velocity,
+                stamp_ns=messages.to_ns(message.header.stamp),
+                arrival_s=time.monotonic(),
+            )
+        except JointStateError as error:
+            self._drop("joint_state_bad", str(error))
+        else:
+            self._controller.set_joints(sample)
+
+    def _on_goal(self, message: PoseStamped) -> None:
+        if self._controller is None:
+            return
+        frame = self._controller.goal_frame
+        if message.header.frame_id != frame:
+            self._drop("goal_wrong_frame", f"frame {message.header.frame_id!r}, expected {frame!r}")
+            return
+        position = message.pose.position
+        try:
+            self._controller.set_goal(GoalSample(position=np.array([position.x, position.y, position.z])))
+        except GoalError as error:
+            self._drop("goal_bad", str(error))
+
+    def _drop(self, reason: str, what: str) -> None:
+        self._drops[reason] += 1
+        self._last_drop = f"{reason}: {what}"
+        self.get_logger().warning(f"dropped: {self._last_drop}", throttle_duration_sec=1.0)
+
+    # control loop
+
+    def _tick(self) -> None:
+        controller = self._controller
+        assert controller is not None
+        cloud = self._clouds.newest() if self._clouds is not None else None
+        if cloud is not None:
+            controller.set_cloud(cloud)
+        if self._arm_pending:
+            self._try_pending_arm(controller)
+        command = controller.tick()
+        if command is not None:
+            self._command_publisher.publish(self._command_message(command, controller))
+        if cloud is not None and cloud is not self._shown_cloud:
+            self._show_cloud(cloud, controller)
+        self._publish_status()
+
+    def _try_pending_arm(self, controller: Controller) -> None:
+        try:
+            controller.arm()
+        except ArmError:
+            return  # inputs are not there yet; the next tick tries again
+        self._arm_pending = False
+
+    def _command_message(
+        self, command: Command, controller: Controller
+    ) -> JointTrajectory | Float64MultiArray | JointState:
+        action = controller.contract.action
+        if self._settings.command_type == "commands":
+            return messages.float_array(command)
+        if self._settings.command_type == "joint_command":
+            return messages.joint_command(command, action)
+        return messages.joint_trajectory(
+            command,
+            action,
+            period_s=self._settings.control_dt_s(controller.contract),
+            stamp_ns=command.stamp_ns if self._settings.stamp_trajectory else 0,
+        )
+
+    def _show_cloud(self, cloud: CloudSample, controller: Controller) -> None:
+        self._shown_cloud = cloud
+        spec = controller.contract.point_cloud
+        if spec is not None and self._points_publisher.get_subscription_count() > 0:
+            message = messages.point_cloud(cloud.points, frame=spec.frame, stamp_ns=cloud.stamp_ns)
+            self._points_publisher.publish(message)
+
+    # services
+
+    def _on_arm(self, request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
+        self._arm_pending = False
+        if self._controller is None or self._state != "active":
+            response.success, response.message = False, f"the node is {self._state}, not active"
+        elif request.data:
+            try:
+                self._controller.arm()
+                response.success, response.message = True, "armed"
+            except ArmError as error:
+                response.success, response.message = False, f"not armed: {error}"
+        else:
+            self._controller.disarm()
+            response.success, response.message = True, "disarmed; holding"
+        self.get_logger().info(response.message)
+        self._publish_status()
+        return response
+
+    def _on_stop(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        self._arm_pending = False
+        response.success = self._controller is not None
+        response.message = "stopped" if response.success else f"the node is {self._state}: nothing to stop"
+        if self._controller is not None:
+            self._controller.stop()
+        self.get_logger().warning(response.message)
+        self._publish_status()
+        return response
+
+    def _on_reset_stop(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        response.success = self._controller is not None and self._controller.mode is Mode.STOPPED
+        response.message = "may be armed again" if response.success else "not stopped"
+        if self._controller is not None:
+            self._controller.reset_stop()
+        self._publish_status()
+        return response
+
+    async def _on_load_policy(
+        self, request: LoadPolicy.Request, response: LoadPolicy.Response
+    ) -> LoadPolicy.Response:
+        """Vet a bundle beside the control loop; exchange the policy between two ticks if all is well."""
+        if self._loading or self._controller is None:
+            response.success = False
+            response.message = "already loading a policy" if self._loading else "not configured"
+        else:
+            self._loading = True
+            outcome = await self._load_beside(request.path)
+            self._loading = False
+            response.success, response.message = self._exchange(outcome)
+        response.policy_name = self._controller.contract.policy_name if self._controller is not None else ""
+        self.get_logger().info(f"load_policy {request.path!r}: {response.message}")
+        return response
+
+    def _load_beside(self, path: str) -> Future[Policy | Exception]:
+        """Load a policy in a thread; the future gives the policy, or the error with which it was refused."""
+        future: Future[Policy | Exception] = Future(executor=self.executor)
+
+        def load() -> None:
+            try:
+                future.set_result(Policy(self._vetted(path)))
+            except Exception as error:  # all of them: the caller waits for an answer
+                future.set_result(error)
+
+        threading.Thread(target=load, name="load_policy", daemon=True).start()
+        return future
+
+    def _exchange(self, outcome: Policy | Exception | None) -> tuple[bool, str]:
+        if not isinstance(outcome, Policy):
+            return False, f"refused: {outcome}"
+        if self._controller is None:
+            return False, "refused: the node was cleaned up meanwhile"
+        try:
+            self._controller.swap(outcome)
+        except ContractError as error:
+            return False, f"refused: {error}"
+        self._policy = outcome
+        self._publish_status()
+        return True, f"running {outcome.contract.policy_name!r}"
+
+    def _on_set_parameters(self, parameters: list[Parameter]) -> SetParametersResult:
+        """Refuse values that make no sense, and changes that could not take effect now."""
+        ours = {p.name: p.value for p in parameters if p.name != "use_sim_time"}
+        if ours and self._controller is not None:
+            return SetParametersResult(successful=False, reason="read on configure: clean up first")
+        try:
+            read_settings(self, changes=ours)
+        except SettingsError as error:
+            return SetParametersResult(successful=False, reason=str(error))
+        return SetParametersResult(successful=True)
+
+    # status
+
+    def _status(self) -> DiagnosticStatus:
+        return runner_status(
+            name=self.get_fully_qualified_name(),
+            state=self._state,
+            problem=self._problem,
+            controller=self._controller,
+            clouds=self._clouds,
+            drops=self._drops,
+            last_drop=self._last_drop,
+        )
+
+    def _publish_status(self) -> None:
+        """Publish `~/status` where it says something new."""
+        controller = self._controller
+        news = (self._state, self._problem, *((controller.mode, controller.reason) if controller else ()))
+        if news != self._shown_status:
+            self._shown_status = news
+            status = self._status()
+            self._status_publisher.publish(status)
+            self.get_logger().info(status.message)
+
+    def _publish_diagnostics(self) -> None:
+        message = DiagnosticArray(status=[self._status()])
+        message.header.stamp = self.get_clock().now().to_msg()
+        self._diagnostics_publisher.publish(message)
+
+
+def main(args: list[str] | None = None) -> int:
+    """Run the node until SIGINT or SIGTERM; both bring the robot to rest first.
+
+    Returns 0, 1 where the policy was refused at start, or 2 where a parameter is wrong.
+    """
+    stop = threading.Event()
+    rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
+    for number in (signal.SIGINT, signal.SIGTERM):  # rclpy's own handlers would end publishing at once
+        signal.signal(number, lambda *_: stop.set())
+    try:
+        node = PolicyRunner()
+    except SettingsError as error:
+        print(f"policy_runner: {error}", file=sys.stderr)
+        rclpy.shutdown()
+        return 2
+    executor = SingleThreadedExecutor()
+    executor.add_node(node)
+    problem = node.start()
+    if problem:
+        print(f"policy_runner: {problem}", file=sys.stderr)
+    while not problem and not stop.is_set():
+        executor.spin_once(timeout_sec=0.1)
+    node.trigger_shutdown()
+    executor.shutdown()
+    node.destroy_node()
+    rclpy.shutdown()
+    return 1 if problem else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,74 @@
+"""Settings as ROS parameters: one described and bounded parameter for each field of `RunnerSettings`."""
+
+from __future__ import annotations
+
+from dataclasses import Field, fields
+from typing import Any
+
+from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
+
+from policy_runner.limiter import UserLimits
+from policy_runner.settings import RunnerSettings, settings_from, user_limits_from
+
+JOINT_LIMITS = "joint_limits"
+NOT_OURS = ("use_sim_time", "start_type_description_service", "qos_overrides.")
+"""Beginnings of the names of the parameters that every rclpy node has."""
+
+
+def declare_settings(node: Any) -> None:
+    """Check the values that the node was started with and declare every setting, described and bounded.
+
+    node: an rclpy node that has declared its overrides automatically.
+
+    Raises:
+        SettingsError: a name is unknown, or a value has the wrong type or size.
+    """
+    settings = read_settings(node)
+    for setting in fields(RunnerSettings):
+        if node.has_parameter(setting.name):  # as it came, without descriptor
+            node.undeclare_parameter(setting.name)
+        value = getattr(settings, setting.name)
+        node.declare_parameter(
+            setting.name,
+            list(value) if isinstance(value, tuple) else value,
+            _descriptor(setting),
+            ignore_override=True,
+        )
+
+
+def read_settings(node: Any, changes: dict[str, Any] | None = None) -> RunnerSettings:
+    """Return the settings by the node's parameters, with `changes` in place of what they name."""
+    values = {name: parameter.value for name, parameter in node.get_parameters_by_prefix("").items()}
+    values |= changes or {}
+    user_limits_from(_joint_limits(values))  # for its complaints
+    return settings_from(
+        {
+            name: value
+            for name, value in values.items()
+            if not name.startswith((*NOT_OURS, f"{JOINT_LIMITS}."))
+        }
+    )
+
+
+def read_user_limits(node: Any) -> dict[str, UserLimits]:
+    """Return the operator's limits by joint, from parameters `joint_limits.<joint>.<limit>`."""
+    values = {name: parameter.value for name, parameter in node.get_parameters_by_prefix("").items()}
+    return user_limits_from(_joint_limits(values))
+
+
+def _joint_limits(values: dict[str, Any]) -> dict[str, Any]:
+    prefix = f"{JOINT_LIMITS}."
+    return {name.removeprefix(prefix): value for name, value in values.items() if name.startswith(prefix)}
+
+
+def _descriptor(setting: Field[Any]) -> ParameterDescriptor:
+    meta = setting.metadata
+    descriptor = ParameterDescriptor(
+        description=meta["description"],
+        additional_constraints=f"one of {list(meta['choices'])}" if meta["choices"] else "",
+    )
+    if meta["low"] is not None and isinstance(setting.default, float):
+        descriptor.floating_point_range = [FloatingPointRange(from_value=meta["low"], to_value=meta["high"])]
+    elif meta["low"] is not None:
+        descriptor.integer_range = [IntegerRange(from_value=meta["low"], to_value=meta["high"], step=1)]
+    return descriptor

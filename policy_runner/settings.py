@@ -1,0 +1,179 @@
+"""What an operator can set on the runner: one field, one ROS parameter of the same name."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+from policy_runner.contract import PolicyContract
+from policy_runner.limiter import UserLimits
+
+COMMAND_TYPES = ("joint_trajectory", "commands", "joint_command")
+
+
+class SettingsError(ValueError):
+    """A setting has a value that makes no sense; the message names it."""
+
+
+def _setting(
+    default: Any,
+    description: str,
+    *,
+    low: float | None = None,
+    high: float | None = None,
+    choices: tuple[str, ...] = (),
+) -> Any:
+    return field(
+        default=default, metadata={"description": description, "low": low, "high": high, "choices": choices}
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunnerSettings:
+    """Settings of a runner, in SI units. The descriptions are those of the ROS parameters."""
+
+    policy: str = _setting("", "Folder of the policy bundle.")
+    command_type: str = _setting(
+        "joint_trajectory",
+        "How commands are published: joint_trajectory (trajectory_msgs/JointTrajectory of one point), "
+        "commands (std_msgs/Float64MultiArray in the order of the policy's joints) or "
+        "joint_command (sensor_msgs/JointState).",
+        choices=COMMAND_TYPES,
+    )
+    stamp_trajectory: bool = _setting(
+        False,
+        "Stamp joint trajectories with the stamp of the inputs they were computed from, for a simulator that "
+        "waits for the answer to its observation. False leaves the stamp zero, 'start now': a "
+        "joint_trajectory_controller rejects trajectories that lie in the past. "
+        "Joint commands always carry the stamp.",
+    )
+    rate_hz: float = _setting(
+        0.0, "Control rate [Hz]; 0 takes the one the policy was trained at.", low=0.0, high=1000.0
+    )
+    cloud_timeout_s: float = _setting(
+        0.0,
+        "Hold when the newest cloud is older [s]; 0 means max(0.25, 3 control periods).",
+        low=0.0,
+        high=60.0,
+    )
+    joint_state_timeout_s: float = _setting(
+        0.0,
+        "Hold when the newest joint state is older [s]; 0 means max(0.1, 3 control periods).",
+        low=0.0,
+        high=60.0,
+    )
+    max_input_skew_s: float = _setting(
+        0.15,
+        "Hold when the stamps of cloud and joint state disagree with their arrivals by more [s]; 0: never.",
+        low=0.0,
+        high=60.0,
+    )
+    cloud_frame: str = _setting(
+        "", "frame_id that clouds must have; empty means the frame of the contract. Others are dropped."
+    )
+    cloud_extrinsics: tuple[float, ...] = _setting(
+        (0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0),
+        "Pose of cloud_frame in the contract's frame: x y z [m], quaternion x y z w.",
+    )
+    ramp_in_s: float = _setting(
+        2.0, "Time from arming until the policy may use its full speed [s].", low=0.0, high=60.0
+    )
+    stop_time_s: float = _setting(
+        0.2, "Time in which a hold brings a joint from its top speed to rest [s].", low=0.001, high=10.0
+    )
+    deadline_miss_limit: int = _setting(
+        3, "Hold after this many ticks in a row that took longer than their period.", low=1, high=1000
+    )
+    restart_after_stale: bool = _setting(
+        False, "Go on by itself once inputs are good again; else an operator must arm again."
+    )
+    autostart: bool = _setting(
+        True, "Configure and activate at start; false leaves that to a lifecycle manager."
+    )
+    arm_on_activate: bool = _setting(
+        False, "Arm at the first tick at which all inputs are good. For simulated robots only."
+    )
+    vet_timeout_s: float = _setting(
+        10.0, "Refuse a bundle whose check takes longer [s].", low=0.1, high=600.0
+    )
+
+    def __post_init__(self) -> None:
+        for setting in fields(self):
+            value, meta = (
+                _converted(setting.name, getattr(self, setting.name), setting.default),
+                setting.metadata,
+            )
+            object.__setattr__(self, setting.name, value)
+            if meta["choices"] and value not in meta["choices"]:
+                raise SettingsError(f"{setting.name}: got {value!r}; known: {list(meta['choices'])}")
+            if meta["low"] is not None and not meta["low"] <= value <= meta["high"]:
+                bounds = f"[{meta['low']}, {meta['high']}]"
+                raise SettingsError(f"{setting.name}: must be in {bounds}, got {value}")
+        if len(self.cloud_extrinsics) != 7 or not 0.99 < sum(v * v for v in self.cloud_extrinsics[3:]) < 1.01:
+            raise SettingsError(
+                "cloud_extrinsics: expected x y z and a unit quaternion x y z w, "
+                f"got {list(self.cloud_extrinsics)}"
+            )
+
+    def control_dt_s(self, contract: PolicyContract) -> float:
+        """Return the period of the control loop [s]."""
+        return 1.0 / self.rate_hz if self.rate_hz > 0.0 else contract.control_dt_s
+
+    def cloud_timeout(self, contract: PolicyContract) -> float:
+        """Return the age at which a cloud is stale [s]; by default, three frames of a 12 Hz camera."""
+        return self.cloud_timeout_s or max(0.25, 3.0 * self.control_dt_s(contract))
+
+    def joint_state_timeout(self, contract: PolicyContract) -> float:
+        """Return the age at which a joint state is stale [s]; by default, six messages at 60 Hz."""
+        return self.joint_state_timeout_s or max(0.1, 3.0 * self.control_dt_s(contract))
+
+
+def settings_from(values: Mapping[str, Any]) -> RunnerSettings:
+    """Build settings from parameter values by name.
+
+    Raises:
+        SettingsError: a name is unknown (the nearest known one is suggested), or a value has the wrong type
+        or size.
+    """
+    known = [setting.name for setting in fields(RunnerSettings)]
+    for name in values:
+        if name not in known:
+            raise SettingsError(f"unknown parameter {name!r}{_suggestion(name, known)}")
+    return RunnerSettings(**values)
+
+
+def user_limits_from(values: Mapping[str, Any]) -> dict[str, UserLimits]:
+    """Build the operator's limits from parameter values, each named `<joint>.<limit>`.
+
+    Raises:
+        SettingsError: a limit is unknown or no number.
+    """
+    known = [limit.name for limit in fields(UserLimits)]
+    by_joint: dict[str, dict[str, float]] = {}
+    for name, value in values.items():
+        joint, _, limit = name.rpartition(".")  # joint names may have dots of their own
+        if not joint or limit not in known:
+            raise SettingsError(f"unknown parameter 'joint_limits.{name}'{_suggestion(limit, known)}")
+        by_joint.setdefault(joint, {})[limit] = _converted(f"joint_limits.{name}", value, 0.0)
+    return {joint: UserLimits(**limits) for joint, limits in by_joint.items()}
+
+
+def _converted(name: str, value: Any, default: Any) -> Any:
+    """Return `value` in the type of `default`; whole numbers pass for floats, nothing else is bent."""
+    try:
+        if isinstance(default, tuple):
+            return tuple(float(item) for item in value)
+        if isinstance(default, float) and isinstance(value, int) and not isinstance(value, bool):
+            return float(value)
+    except (TypeError, ValueError):
+        pass
+    if type(value) is not type(default):
+        raise SettingsError(f"{name}: expected {type(default).__name__}, got {value!r}")
+    return value
+
+
+def _suggestion(name: str, known: list[str]) -> str:
+    nearest = difflib.get_close_matches(name, known, n=1)
+    return f"; did you mean {nearest[0]!r}?" if nearest else f"; known: {known}"

@@ -1,0 +1,75 @@
+"""What the runner says about itself, in `~/status` and `/diagnostics`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from diagnostic_msgs.msg import DiagnosticStatus, KeyValue
+
+from policy_runner.cloud_worker import CloudDrop, CloudWorker
+from policy_runner.controller import Controller
+from policy_runner.safety import HoldReason, Mode
+
+
+def runner_status(
+    *,
+    name: str,
+    state: str,
+    problem: str,
+    controller: Controller | None,
+    clouds: CloudWorker | None,
+    drops: Mapping[str, int],
+    last_drop: str,
+) -> DiagnosticStatus:
+    """Return level, one line of text, and every counter by name.
+
+    state: of the lifecycle; problem: why the last transition failed, or empty; drops: refused messages other
+    than clouds, by reason.
+    """
+    values: dict[str, object] = {"state": state, "problem": problem}
+    if controller is not None:
+        fault = controller.fault()
+        values |= {
+            "task": controller.contract.task,
+            "mode": controller.mode.value,
+            "reason": controller.reason.value if controller.reason else "",
+            "fault_now": fault.value if fault else "",
+            "ticks": controller.ticks,
+            "deadline_misses": controller.deadline_misses,
+            "policy_error": controller.policy_error,
+        }
+        values |= {f"age_{input_}_s": f"{age_s:.3f}" for input_, age_s in controller.ages_s().items()}
+        values |= {f"held_{reason.value}": controller.holds.get(reason, 0) for reason in HoldReason}
+    if clouds is not None:
+        values |= {f"dropped_{reason.value}": clouds.drops[reason] for reason in CloudDrop}
+        last_drop = clouds.last_drop or last_drop
+    values |= {f"dropped_{reason}": count for reason, count in drops.items()}
+    values["last_drop"] = last_drop
+    return DiagnosticStatus(
+        level=_level(problem, controller),
+        name=name,
+        message=_message(state, problem, controller),
+        hardware_id=controller.contract.policy_name if controller is not None else "",
+        values=[KeyValue(key=key, value=str(value)) for key, value in values.items()],
+    )
+
+
+def _level(problem: str, controller: Controller | None) -> bytes:
+    if problem or (controller is not None and controller.reason is HoldReason.POLICY_FAULT):
+        return DiagnosticStatus.ERROR
+    if controller is not None and controller.mode in (Mode.HOLDING, Mode.STOPPED):
+        return DiagnosticStatus.WARN
+    return DiagnosticStatus.OK
+
+
+def _message(state: str, problem: str, controller: Controller | None) -> str:
+    parts = [state]
+    if controller is not None and state == "active":
+        parts.append(controller.mode.value)
+        if controller.reason is not None and controller.reason.value != controller.mode.value:
+            parts.append(controller.reason.value)
+        if controller.reason is HoldReason.POLICY_FAULT:
+            parts.append(controller.policy_error)
+    if problem:
+        parts.append(problem)
+    return ": ".join(parts)
