@@ -4,6 +4,9 @@ All poses of a control step are computed in one launch. At substep n of S the jo
 q_n = q + (n / S) dq. A joint is described by its axis in the parent's frame after a fixed offset; a body's frame
 sits at its joint. The adjoint needs no differentiated rotation code: a wrench (force, torque) on a posed shape maps
 to its joints by the geometric Jacobian transpose, exactly.
+
+The tree is always evaluated in float64: a tool's velocity is the difference of two poses a substep apart, which float32
+would leave with three digits. What kernels read is rounded to their precision at the end.
 """
 
 from dataclasses import dataclass, field
@@ -126,43 +129,52 @@ class ToolModel:
         count = self.num_joints
         self.joint_kind = array([int(joint.kind == "revolute") for joint in joints], wp.int32, count)
         self.joint_parent = array([joint.parent for joint in joints], wp.int32, count)
-        self.joint_axis = array([joint.axis for joint in joints], scalars.vec3, count)
-        self.joint_pos = array([joint.position for joint in joints], scalars.vec3, count)
-        self.joint_rot = array([rotation_matrix(joint.quaternion) for joint in joints], scalars.mat33, count)
+        self.joint_axis = array([joint.axis for joint in joints], wp.vec3d, count)
+        self.joint_pos = array([joint.position for joint in joints], wp.vec3d, count)
+        self.joint_rot = array([rotation_matrix(joint.quaternion) for joint in joints], wp.mat33d, count)
         count = self.num_shapes
         self.shape_kind = array([SHAPE_KINDS[shape.kind] for shape in shapes], wp.int32, count)
         self.shape_body = array([shape.body for shape in shapes], wp.int32, count)
         self.shape_size = array([(*shape.size, 0.0, 0.0, 0.0)[:3] for shape in shapes], scalars.vec3, count)
-        self.shape_pos = array([shape.position for shape in shapes], scalars.vec3, count)
-        self.shape_rot = array([rotation_matrix(shape.quaternion) for shape in shapes], scalars.mat33, count)
+        self.shape_pos = array([shape.position for shape in shapes], wp.vec3d, count)
+        self.shape_rot = array([rotation_matrix(shape.quaternion) for shape in shapes], wp.mat33d, count)
 
 
 class ToolPoses:
-    """Poses of every shape at every substep boundary, [substep, env, shape], and the wrenches on them."""
+    """Poses of every shape at every substep boundary, [substep, env, shape], their rates, and the wrenches on them.
+
+    In the substep that starts at n a point fixed to the shape, at q in its frame, moves from pos + rot q with the mean
+    velocity lin + spin q [m/s].
+    """
 
     def __init__(
         self, model: ToolModel, num_envs: int, num_substeps: int, scalars: Scalars, device: wp.Device
     ) -> None:
-        poses = (num_substeps + 1) * num_envs
-        shapes = poses * max(model.num_shapes, 1)
-        self.body_pos = wp.zeros(poses * max(model.num_joints, 1), dtype=scalars.vec3, device=device)
-        self.body_rot = wp.zeros(poses * max(model.num_joints, 1), dtype=scalars.mat33, device=device)
+        boundaries = (num_substeps + 1) * num_envs
+        bodies = boundaries * max(model.num_joints, 1)
+        shapes = boundaries * max(model.num_shapes, 1)
+        self.body_pos = wp.zeros(bodies, dtype=wp.vec3d, device=device)
+        self.body_rot = wp.zeros(bodies, dtype=wp.mat33d, device=device)
+        self.exact_pos = wp.zeros(shapes, dtype=wp.vec3d, device=device)
+        self.exact_rot = wp.zeros(shapes, dtype=wp.mat33d, device=device)
         self.pos = wp.zeros(shapes, dtype=scalars.vec3, device=device)
         self.rot = wp.zeros(shapes, dtype=scalars.mat33, device=device)
+        self.lin = wp.zeros(shapes, dtype=scalars.vec3, device=device)
+        self.spin = wp.zeros(shapes, dtype=scalars.mat33, device=device)
         self.force = wp.zeros(shapes, dtype=scalars.vec3, device=device)
         self.torque = wp.zeros(shapes, dtype=scalars.vec3, device=device)
 
 
 @cache
 def kinematics_kernels(scalars: Scalars) -> SimpleNamespace:
-    """Build `pose` (joint coordinates to shape poses), `clear_wrenches` and `pose_adj` (wrenches to joint adjoints)."""
+    """Build `pose` (joint coordinates to poses), `motion` (poses to rates), `clear_wrenches` and `pose_adj`."""
     real, vec3, mat33 = scalars.real, scalars.vec3, scalars.mat33
 
     @wp.func
-    def rotation(axis: vec3, angle: real):
+    def rotation(axis: wp.vec3d, angle: wp.float64):
         """Rodrigues' formula."""
         K = wp.skew(axis)
-        return wp.identity(3, dtype=real) + wp.sin(angle) * K + (real(1.0) - wp.cos(angle)) * (K * K)
+        return wp.identity(3, dtype=wp.float64) + wp.sin(angle) * K + (wp.float64(1.0) - wp.cos(angle)) * (K * K)
 
     @wp.kernel(enable_backward=False, module="unique")
     def pose(
@@ -174,25 +186,25 @@ def kinematics_kernels(scalars: Scalars) -> SimpleNamespace:
         num_shapes: int,
         joint_kind: wp.array(dtype=int),
         joint_parent: wp.array(dtype=int),
-        joint_axis: wp.array(dtype=vec3),
-        joint_pos: wp.array(dtype=vec3),
-        joint_rot: wp.array(dtype=mat33),
+        joint_axis: wp.array(dtype=wp.vec3d),
+        joint_pos: wp.array(dtype=wp.vec3d),
+        joint_rot: wp.array(dtype=wp.mat33d),
         shape_body: wp.array(dtype=int),
-        shape_pos: wp.array(dtype=vec3),
-        shape_rot: wp.array(dtype=mat33),
+        shape_pos: wp.array(dtype=wp.vec3d),
+        shape_rot: wp.array(dtype=wp.mat33d),
         # in
+        slot: wp.array(dtype=int),
         joint_q: wp.array3d(dtype=real),
         joint_dq: wp.array3d(dtype=real),
-        slot: wp.array(dtype=int),
         # out
-        body_pos_out: wp.array(dtype=vec3),
-        body_rot_out: wp.array(dtype=mat33),
-        pos_out: wp.array(dtype=vec3),
-        rot_out: wp.array(dtype=mat33),
+        body_pos_out: wp.array(dtype=wp.vec3d),
+        body_rot_out: wp.array(dtype=wp.mat33d),
+        pos_out: wp.array(dtype=wp.vec3d),
+        rot_out: wp.array(dtype=wp.mat33d),
     ):
         substep, local_env = wp.tid()
         env = first_env + local_env
-        fraction = real(substep) / real(num_substeps)
+        fraction = wp.float64(substep) / wp.float64(num_substeps)
         bodies = (substep * num_envs + env) * num_joints
         shapes = (substep * num_envs + env) * num_shapes
         for j in range(num_joints):
@@ -203,7 +215,7 @@ def kinematics_kernels(scalars: Scalars) -> SimpleNamespace:
                 parent_rot = body_rot_out[bodies + parent]
                 origin = body_pos_out[bodies + parent] + parent_rot * origin
                 frame = parent_rot * frame
-            q = joint_q[slot[0], env, j] + fraction * joint_dq[slot[0], env, j]
+            q = wp.float64(joint_q[slot[0], env, j]) + fraction * wp.float64(joint_dq[slot[0], env, j])
             if joint_kind[j] == PRISMATIC:
                 origin = origin + frame * (q * joint_axis[j])
             else:
@@ -220,6 +232,32 @@ def kinematics_kernels(scalars: Scalars) -> SimpleNamespace:
                 frame = body_rot * frame
             pos_out[shapes + s] = origin
             rot_out[shapes + s] = frame
+
+    @wp.kernel(enable_backward=False, module="unique")
+    def motion(
+        first_env: int,
+        num_envs: int,
+        num_substeps: int,
+        num_shapes: int,
+        dt: real,
+        exact_pos: wp.array(dtype=wp.vec3d),
+        exact_rot: wp.array(dtype=wp.mat33d),
+        # out
+        pos_out: wp.array(dtype=vec3),
+        rot_out: wp.array(dtype=mat33),
+        lin_out: wp.array(dtype=vec3),
+        spin_out: wp.array(dtype=mat33),
+    ):
+        substep, local_env = wp.tid()
+        rate = wp.float64(1.0) / wp.float64(dt)
+        for s in range(num_shapes):
+            i = (substep * num_envs + first_env + local_env) * num_shapes + s
+            pos_out[i] = vec3(exact_pos[i])
+            rot_out[i] = mat33(exact_rot[i])
+            if substep < num_substeps:
+                following = i + num_envs * num_shapes
+                lin_out[i] = vec3(rate * (exact_pos[following] - exact_pos[i]))
+                spin_out[i] = mat33(rate * (exact_rot[following] - exact_rot[i]))
 
     @wp.kernel(enable_backward=False, module="unique")
     def clear_wrenches(
@@ -245,42 +283,44 @@ def kinematics_kernels(scalars: Scalars) -> SimpleNamespace:
         num_shapes: int,
         joint_kind: wp.array(dtype=int),
         joint_parent: wp.array(dtype=int),
-        joint_axis: wp.array(dtype=vec3),
+        joint_axis: wp.array(dtype=wp.vec3d),
         shape_body: wp.array(dtype=int),
         # in
-        body_pos: wp.array(dtype=vec3),
-        body_rot: wp.array(dtype=mat33),
-        pos: wp.array(dtype=vec3),
+        body_pos: wp.array(dtype=wp.vec3d),
+        body_rot: wp.array(dtype=wp.mat33d),
+        pos: wp.array(dtype=wp.vec3d),
         force: wp.array(dtype=vec3),
         torque: wp.array(dtype=vec3),
         # out
         joint_q_bar_out: wp.array2d(dtype=real),
         joint_dq_bar_out: wp.array2d(dtype=real),
     ):
-        # One thread per env and joint keeps the sum over substeps in one order, whatever the device.
+        # One thread per env and joint keeps the sum over substeps in one order, whatever the device. The wrenches at
+        # both ends of a substep nearly cancel, hence float64 again.
         local_env, joint = wp.tid()
         env = first_env + local_env
-        q_bar = real(0.0)
-        dq_bar = real(0.0)
+        q_bar = wp.float64(0.0)
+        dq_bar = wp.float64(0.0)
         for substep in range(num_substeps + 1):
             bodies = (substep * num_envs + env) * num_joints
             shapes = (substep * num_envs + env) * num_shapes
             axis = body_rot[bodies + joint] * joint_axis[joint]
             anchor = body_pos[bodies + joint]
-            moved = real(0.0)
+            moved = wp.float64(0.0)
             for s in range(num_shapes):
                 body = shape_body[s]
                 while body > joint:
                     body = joint_parent[body]
                 if body == joint:
-                    f = force[shapes + s]
+                    f = wp.vec3d(force[shapes + s])
                     if joint_kind[joint] == PRISMATIC:
                         moved += wp.dot(axis, f)
                     else:
-                        moved += wp.dot(axis, torque[shapes + s] + wp.cross(pos[shapes + s] - anchor, f))
+                        arm = pos[shapes + s] - anchor
+                        moved += wp.dot(axis, wp.vec3d(torque[shapes + s]) + wp.cross(arm, f))
             q_bar += moved
-            dq_bar += moved * (real(substep) / real(num_substeps))
-        joint_q_bar_out[env, joint] = q_bar
-        joint_dq_bar_out[env, joint] = dq_bar
+            dq_bar += moved * (wp.float64(substep) / wp.float64(num_substeps))
+        joint_q_bar_out[env, joint] = real(q_bar)
+        joint_dq_bar_out[env, joint] = real(dq_bar)
 
-    return SimpleNamespace(pose=pose, clear_wrenches=clear_wrenches, pose_adj=pose_adj)
+    return SimpleNamespace(pose=pose, motion=motion, clear_wrenches=clear_wrenches, pose_adj=pose_adj)

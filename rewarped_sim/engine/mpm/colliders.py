@@ -2,7 +2,7 @@
 
 Signed distances are to the shape's surface, normals point outwards, both in the shape's frame. Contact law per node
 and shape: influence s = min(exp(-softness d), 1), acting while s > 0.1 or d <= 0. With the velocity
-v_b = (X_next X^-1 x - x) / dt of the body point, u = v - v_b loses its inward normal part, its tangent is scaled by
+v_b = (X_next X^-1 x - x) / dt of the body point (lin + spin q, see `kinematics.ToolPoses`), u = v - v_b loses its inward normal part, its tangent is scaled by
 Coulomb friction to u_t, and v' = v_b + (1 - s) u + s u_t (as in PlasticineLab).
 """
 
@@ -96,17 +96,17 @@ def collider_functions(scalars: Scalars) -> SimpleNamespace:
 
     @wp.func
     def contact(
-        v: vec3, x: vec3, kind: int, size: vec3, pos: vec3, rot: mat33, next_pos: vec3, next_rot: mat33,
-        softness: real, friction: real, dt: real,
+        v: vec3, x: vec3, kind: int, size: vec3, pos: vec3, rot: mat33, lin: vec3, spin: mat33,
+        softness: real, friction: real,
     ):  # fmt: skip
-        """Velocity of the node at x after one shape, posed at the start and at the end of the substep."""
+        """Velocity of the node at x after one shape."""
         q = wp.transpose(rot) * (x - pos)
         dn = signed_distance(kind, size, q)
         s = influence_of(dn[0], softness)
         v_new = v
         if s > real(0.0):
             n = rot * vec3(dn[1], dn[2], dn[3])
-            body_v = (next_pos + next_rot * q - x) / dt
+            body_v = lin + spin * q
             u = v - body_v
             c = wp.dot(u, n)
             tangent = u - wp.min(c, real(0.0)) * n
@@ -126,7 +126,7 @@ def collider_functions(scalars: Scalars) -> SimpleNamespace:
 
     @wp.func
     def contact_adj(
-        v: vec3, x: vec3, kind: int, size: vec3, pos: vec3, rot: mat33, next_pos: vec3, next_rot: mat33,
+        v: vec3, x: vec3, kind: int, size: vec3, pos: vec3, rot: mat33, lin: vec3, spin: mat33,
         softness: real, friction: real, dt: real, v_new_bar: vec3,
     ):  # fmt: skip
         """Adjoint of `contact` with respect to v and both poses."""
@@ -138,8 +138,7 @@ def collider_functions(scalars: Scalars) -> SimpleNamespace:
         if s > real(0.0):
             n_local = vec3(dn[1], dn[2], dn[3])
             n = rot * n_local
-            arm = next_rot * q
-            body_v = (next_pos + arm - x) / dt
+            body_v = lin + spin * q
             u = v - body_v
             c = wp.dot(u, n)
             sliding = u - wp.min(c, real(0.0)) * n
@@ -175,10 +174,11 @@ def collider_functions(scalars: Scalars) -> SimpleNamespace:
             result.v_bar = u_bar
             body_v_bar = body_v_bar - u_bar
 
-            # body_v = (next_pos + next_rot q - x) / dt
+            # body_v = (next_pos + next_rot q - x) / dt, with x fixed
+            next_rot = rot + dt * spin
             moved_bar = body_v_bar / dt
             result.next_force = moved_bar
-            result.next_torque = wp.cross(arm, moved_bar)
+            result.next_torque = wp.cross(next_rot * q, moved_bar)
             q_bar = wp.transpose(next_rot) * moved_bar
 
             d_bar = real(0.0)

@@ -111,6 +111,8 @@ def grid_kernels(scalars: Scalars) -> SimpleNamespace:
         size: wp.array(dtype=vec3)
         pos: wp.array(dtype=vec3)  # [substep, env, shape]
         rot: wp.array(dtype=mat33)
+        lin: wp.array(dtype=vec3)
+        spin: wp.array(dtype=mat33)
 
     @wp.func
     def shape_index(grid: Grid, substep: int, env: int, shape: int):
@@ -160,10 +162,9 @@ def grid_kernels(scalars: Scalars) -> SimpleNamespace:
         for s in range(upto):
             if (mask >> s & 1) == 1:
                 i = shape_index(grid, substep, env, s)
-                j = shape_index(grid, substep + 1, env, s)
                 v = contact(
-                    v, x, shapes.kind[s], shapes.size[s], shapes.pos[i], shapes.rot[i], shapes.pos[j],
-                    shapes.rot[j], grid.softness, grid.tool_friction, grid.dt,
+                    v, x, shapes.kind[s], shapes.size[s], shapes.pos[i], shapes.rot[i], shapes.lin[i],
+                    shapes.spin[i], grid.softness, grid.tool_friction,
                 )  # fmt: skip
         return v
 
@@ -325,8 +326,8 @@ def grid_kernels(scalars: Scalars) -> SimpleNamespace:
                         j = shape_index(grid, substep + 1, env, s)
                         v = before_walls(grid, shapes, substep, env, active, s, x, p)
                         shape_bar = contact_adj(
-                            v, x, shapes.kind[s], shapes.size[s], shapes.pos[i], shapes.rot[i], shapes.pos[j],
-                            shapes.rot[j], grid.softness, grid.tool_friction, grid.dt, v_bar,
+                            v, x, shapes.kind[s], shapes.size[s], shapes.pos[i], shapes.rot[i], shapes.lin[i],
+                            shapes.spin[i], grid.softness, grid.tool_friction, grid.dt, v_bar,
                         )  # fmt: skip
                         v_bar = shape_bar.v_bar
                         wp.atomic_add(force_out, i, shape_bar.force)
@@ -334,10 +335,9 @@ def grid_kernels(scalars: Scalars) -> SimpleNamespace:
                         wp.atomic_add(force_out, j, shape_bar.next_force)
                         wp.atomic_add(torque_out, j, shape_bar.next_torque)
                 inv_mass = real(1.0) / p[3]
-                along = wp.dot(vec3(p[0], p[1], p[2]), v_bar)
-                p_bar = vec4(
-                    inv_mass * v_bar[0], inv_mass * v_bar[1], inv_mass * v_bar[2], -inv_mass * inv_mass * along
-                )
+                v_bar = inv_mass * v_bar
+                along = wp.dot(inv_mass * vec3(p[0], p[1], p[2]), v_bar)
+                p_bar = vec4(v_bar[0], v_bar[1], v_bar[2], -along)
             adjoint[at] = p_bar
 
     return SimpleNamespace(

@@ -212,8 +212,8 @@ class MpmSolver:
         grid.floor_friction = model.floor_friction
         grid.tool_friction = model.tool_friction
         grid.softness = model.softness
-        # Lighter nodes carry round-off, not momentum.
-        grid.min_mass = 1.0e-6 * model.material.row(model.particle_volume)[-1]
+        # A weight this small adds nothing to any sum; dividing by it could overflow float32 in the adjoint.
+        grid.min_mass = 1.0e-10 * model.material.row(model.particle_volume)[-1]
         return grid
 
     def forward(self, slot: int) -> None:
@@ -251,6 +251,8 @@ class MpmSolver:
         shapes.size = self._tool.shape_size
         shapes.pos = self._poses.pos
         shapes.rot = self._poses.rot
+        shapes.lin = self._poses.lin
+        shapes.spin = self._poses.spin
         return shapes
 
     def _launch(self, kernel: wp.Kernel, dim: int | tuple[int, int], inputs: list) -> None:
@@ -265,8 +267,16 @@ class MpmSolver:
                 shard.first_env, self.num_envs, model.num_substeps, tool.num_joints, tool.num_shapes,
                 tool.joint_kind, tool.joint_parent, tool.joint_axis, tool.joint_pos, tool.joint_rot,
                 tool.shape_body, tool.shape_pos, tool.shape_rot,
-                self.joint_q, self.joint_dq, self.slot,
-                poses.body_pos, poses.body_rot, poses.pos, poses.rot,
+                self.slot, self.joint_q, self.joint_dq,
+                poses.body_pos, poses.body_rot, poses.exact_pos, poses.exact_rot,
+            ],
+        )  # fmt: skip
+        self._launch(
+            kinematics_kernels(self.scalars).motion,
+            (model.num_substeps + 1, shard.num_envs),
+            [
+                shard.first_env, self.num_envs, model.num_substeps, tool.num_shapes, model.dt_s,
+                poses.exact_pos, poses.exact_rot, poses.pos, poses.rot, poses.lin, poses.spin,
             ],
         )  # fmt: skip
 
@@ -341,7 +351,7 @@ class MpmSolver:
                 [
                     shard.first_env, self.num_envs, model.num_substeps, tool.num_joints, tool.num_shapes,
                     tool.joint_kind, tool.joint_parent, tool.joint_axis, tool.shape_body,
-                    poses.body_pos, poses.body_rot, poses.pos, poses.force, poses.torque,
+                    poses.body_pos, poses.body_rot, poses.exact_pos, poses.force, poses.torque,
                     self.joint_q_bar, self.joint_dq_bar,
                 ],
             )  # fmt: skip

@@ -57,6 +57,11 @@ def transfer_kernels(scalars: Scalars) -> SimpleNamespace:
         return vec3(f - real(1.5), real(2.0) - real(2.0) * f, f - real(0.5))
 
     @wp.func
+    def distances(f: real):
+        """From the particle to its three nodes along an axis, in cells."""
+        return vec3(-f, real(1.0) - f, real(2.0) - f)
+
+    @wp.func
     def clamp_position(grid: Grid, x: vec3):
         # All three nodes of every axis must lie on the grid, which has no node at its upper end.
         low = real(0.5) * grid.dx
@@ -101,6 +106,9 @@ def transfer_kernels(scalars: Scalars) -> SimpleNamespace:
         wx = weights(f[0])
         wy = weights(f[1])
         wz = weights(f[2])
+        rx = distances(f[0])
+        ry = distances(f[1])
+        rz = distances(f[2])
         now = stamp[0]
         for a in range(base[0] >> 2, (base[0] + 2 >> 2) + 1):
             for b in range(base[1] >> 2, (base[1] + 2 >> 2) + 1):
@@ -119,7 +127,7 @@ def transfer_kernels(scalars: Scalars) -> SimpleNamespace:
             for b in range(3):
                 w_ab = wx[a] * wy[b]
                 line = ((env * grid.n + base[0] + a) * grid.n + base[1] + b) * grid.n + base[2]
-                q = mv + A * vec3(real(a) - f[0], real(b) - f[1], -f[2])
+                q = mv + A * vec3(rx[a], ry[b], rz[0])
                 for c in range(3):
                     w = w_ab * wz[c]
                     wq = w * q
@@ -146,6 +154,9 @@ def transfer_kernels(scalars: Scalars) -> SimpleNamespace:
         wx = weights(f[0])
         wy = weights(f[1])
         wz = weights(f[2])
+        rx = distances(f[0])
+        ry = distances(f[1])
+        rz = distances(f[2])
         v_new = vec3()
         B = mat33()
         for a in range(3):
@@ -160,8 +171,8 @@ def transfer_kernels(scalars: Scalars) -> SimpleNamespace:
                 u2 = wz[2] * vec3(v2[0], v2[1], v2[2])
                 total = w_ab * (u0 + u1 + u2)
                 v_new += total
-                along_z = w_ab * (u1 + real(2.0) * u2) - f[2] * total
-                B += wp.matrix_from_cols((real(a) - f[0]) * total, (real(b) - f[1]) * total, along_z)
+                along_z = w_ab * (rz[0] * u0 + rz[1] * u1 + rz[2] * u2)
+                B += wp.matrix_from_cols(rx[a] * total, ry[b] * total, along_z)
         store_vec3(state, row + 1, at + V, v_new)
         store_mat33(state, row + 1, at + C, (real(4.0) * grid.inv_dx) * B)
         store_vec3(state, row + 1, at + X, clamp_position(grid, x + grid.dt * v_new))
@@ -191,6 +202,9 @@ def transfer_kernels(scalars: Scalars) -> SimpleNamespace:
         wx = weights(f[0])
         wy = weights(f[1])
         wz = weights(f[2])
+        rx = distances(f[0])
+        ry = distances(f[1])
+        rz = distances(f[2])
         sx = weight_slopes(f[0])
         sy = weight_slopes(f[1])
         sz = weight_slopes(f[2])
@@ -211,7 +225,7 @@ def transfer_kernels(scalars: Scalars) -> SimpleNamespace:
                 s_ab = sx[a] * wy[b]
                 s_ba = wx[a] * sy[b]
                 line = ((env * grid.n + base[0] + a) * grid.n + base[1] + b) * grid.n + base[2]
-                q = v_bar + B_bar * vec3(real(a) - f[0], real(b) - f[1], -f[2])
+                q = v_bar + B_bar * vec3(rx[a], ry[b], rz[0])
                 for c in range(3):
                     w = w_ab * wz[c]
                     node = velocity[line + c]
@@ -258,6 +272,9 @@ def transfer_kernels(scalars: Scalars) -> SimpleNamespace:
         wx = weights(f[0])
         wy = weights(f[1])
         wz = weights(f[2])
+        rx = distances(f[0])
+        ry = distances(f[1])
+        rz = distances(f[2])
         sx = weight_slopes(f[0])
         sy = weight_slopes(f[1])
         sz = weight_slopes(f[2])
@@ -274,7 +291,7 @@ def transfer_kernels(scalars: Scalars) -> SimpleNamespace:
                 s_ab = sx[a] * wy[b]
                 s_ba = wx[a] * sy[b]
                 line = ((env * grid.n + base[0] + a) * grid.n + base[1] + b) * grid.n + base[2]
-                q = mv + A * vec3(real(a) - f[0], real(b) - f[1], -f[2])
+                q = mv + A * vec3(rx[a], ry[b], rz[0])
                 line_sum = vec3()
                 along_z = vec3()
                 for c in range(3):
@@ -284,10 +301,10 @@ def transfer_kernels(scalars: Scalars) -> SimpleNamespace:
                     slope += gq * vec3(s_ab * wz[c], s_ba * wz[c], w_ab * sz[c])
                     wg = (w_ab * wz[c]) * g
                     line_sum += wg
-                    along_z += (real(c) - f[2]) * wg
+                    along_z += rz[c] * wg
                     q = q + step
                 g_sum += line_sum
-                A_bar += wp.matrix_from_cols((real(a) - f[0]) * line_sum, (real(b) - f[1]) * line_sum, along_z)
+                A_bar += wp.matrix_from_cols(rx[a] * line_sum, ry[b] * line_sum, along_z)
         slope -= wp.transpose(A) * g_sum
 
         F_bar = load_mat33(state_bar, given, at + F)

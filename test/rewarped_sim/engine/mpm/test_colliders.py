@@ -1,0 +1,206 @@
+"""Signed distances against brute force, the contact law against its definition, its adjoint against differences."""
+
+from functools import cache
+
+import numpy as np
+import pytest
+import warp as wp
+
+from rewarped_sim.engine.kinematics import SHAPE_KINDS, rotation_matrix
+from rewarped_sim.engine.mpm.colliders import MIN_INFLUENCE, collider_functions
+from rewarped_sim.engine.scalars import FLOAT64
+
+SIZES = {"sphere": (0.3, 0, 0), "capsule": (0.2, 0.4, 0), "box": (0.2, 0.3, 0.4), "plane": (0, 0, 0)}
+SOFTNESS, FRICTION, DT = 6.0, 0.5, 0.01
+
+
+@cache
+def kernels():
+    functions = collider_functions(FLOAT64)
+    signed_distance, contact, contact_adj = (
+        functions.signed_distance,
+        functions.contact,
+        functions.contact_adj,
+    )
+    real, vec3, vec4, mat33 = FLOAT64.real, FLOAT64.vec3, FLOAT64.vec4, FLOAT64.mat33
+
+    @wp.kernel(module="unique", enable_backward=False)
+    def distance(kind: int, size: vec3, q: wp.array(dtype=vec3), out: wp.array(dtype=vec4)):
+        i = wp.tid()
+        out[i] = signed_distance(kind, size, q[i])
+
+    @wp.kernel(module="unique", enable_backward=False)
+    def push(
+        kind: int, size: vec3, v: wp.array(dtype=vec3), x: wp.array(dtype=vec3), pos: wp.array(dtype=vec3),
+        rot: wp.array(dtype=mat33), out: wp.array(dtype=vec3),
+    ):  # fmt: skip
+        i = wp.tid()
+        out[i] = contact(
+            v[i], x[i], kind, size, pos[2 * i], rot[2 * i], (pos[2 * i + 1] - pos[2 * i]) / real(DT),
+            (rot[2 * i + 1] - rot[2 * i]) / real(DT), real(SOFTNESS), real(FRICTION),
+        )  # fmt: skip
+
+    @wp.kernel(module="unique", enable_backward=False)
+    def push_adj(
+        kind: int, size: vec3, v: wp.array(dtype=vec3), x: wp.array(dtype=vec3), pos: wp.array(dtype=vec3),
+        rot: wp.array(dtype=mat33), given: wp.array(dtype=vec3), out: wp.array2d(dtype=vec3),
+    ):  # fmt: skip
+        i = wp.tid()
+        r = contact_adj(
+            v[i], x[i], kind, size, pos[2 * i], rot[2 * i], (pos[2 * i + 1] - pos[2 * i]) / real(DT),
+            (rot[2 * i + 1] - rot[2 * i]) / real(DT), real(SOFTNESS), real(FRICTION), real(DT), given[i],
+        )  # fmt: skip
+        out[i, 0] = r.v_bar
+        out[i, 1] = r.force
+        out[i, 2] = r.torque
+        out[i, 3] = r.next_force
+        out[i, 4] = r.next_torque
+
+    return distance, push, push_adj
+
+
+def array(values, dtype=None):
+    return wp.array(values, dtype=dtype or FLOAT64.vec3, device="cpu")
+
+
+def distances(kind, q):
+    out = wp.zeros(len(q), dtype=FLOAT64.vec4, device="cpu")
+    wp.launch(kernels()[0], len(q), [SHAPE_KINDS[kind], FLOAT64.vec3(*SIZES[kind]), array(q), out], device="cpu")
+    return out.numpy()
+
+
+def pushed(kind, v, x, pos, rot):
+    out = wp.zeros(len(v), dtype=FLOAT64.vec3, device="cpu")
+    inputs = [SHAPE_KINDS[kind], FLOAT64.vec3(*SIZES[kind]), array(v), array(x)]
+    inputs += [array(pos.reshape(-1, 3)), array(rot.reshape(-1, 3, 3), FLOAT64.mat33), out]
+    wp.launch(kernels()[1], len(v), inputs, device="cpu")
+    return out.numpy()
+
+
+def surface_points(kind, rng, count):
+    """Random points of the shape's surface, for brute-force distances."""
+    direction = rng.normal(size=(count, 3))
+    direction /= np.linalg.norm(direction, axis=1, keepdims=True)
+    r, h, _ = SIZES[kind]
+    if kind == "sphere":
+        return r * direction
+    if kind == "capsule":
+        return r * direction + np.array([0, 0, 1]) * rng.uniform(-h, h, (count, 1)) * (rng.random((count, 1)) < 0.7)
+    points = rng.uniform(-1, 1, (count, 3))
+    face = rng.integers(0, 3, count)
+    points[np.arange(count), face] = np.sign(points[np.arange(count), face])
+    return points * SIZES["box"]
+
+
+@pytest.mark.parametrize("kind", ["sphere", "box"])
+def test_distance_is_the_distance_to_the_nearest_surface_point(kind):
+    rng = np.random.default_rng(0)
+    q = rng.uniform(-0.8, 0.8, (50, 3))
+    surface = surface_points(kind, rng, 200_000)
+    expected = np.array([np.linalg.norm(surface - point, axis=1).min() for point in q])
+    np.testing.assert_allclose(np.abs(distances(kind, q)[:, 0]), expected, atol=0.012)
+
+
+def test_capsule_distance_is_that_to_its_segment():
+    rng = np.random.default_rng(1)
+    q = rng.uniform(-0.9, 0.9, (200, 3))
+    radius, half, _ = SIZES["capsule"]
+    along = np.linspace(-half, half, 20001)
+    to_segment = np.array([np.hypot(np.hypot(p[0], p[1]), p[2] - along).min() for p in q])
+    np.testing.assert_allclose(distances("capsule", q)[:, 0], to_segment - radius, atol=1e-7)
+
+
+@pytest.mark.parametrize("kind", list(SIZES))
+def test_normal_is_the_gradient_of_the_distance(kind):
+    rng = np.random.default_rng(2)
+    q = rng.uniform(-0.8, 0.8, (200, 3))
+    eps = 1e-6
+    gradient = np.stack(
+        [(distances(kind, q + eps * e) - distances(kind, q - eps * e))[:, 0] / (2 * eps) for e in np.eye(3)], axis=1
+    )
+    np.testing.assert_allclose(distances(kind, q)[:, 1:], gradient, atol=1e-8)
+
+
+def scene(kind, rng, count):
+    """Nodes around a moving shape; both poses differ by a substep's motion."""
+    x = rng.uniform(-0.7, 0.7, (count, 3))
+    v = rng.normal(size=(count, 3))
+    turns = rng.normal(size=(count, 2, 4))
+    turns[:, 1] = turns[:, 0] + 0.005 * rng.normal(size=(count, 4))
+    rot = np.array([[rotation_matrix(tuple(t)) for t in pair] for pair in turns])
+    pos = rng.uniform(-0.1, 0.1, (count, 1, 3)) + 0.01 * rng.normal(size=(count, 2, 3))
+    return v, x, pos, rot
+
+
+def reference_contact(kind, v, x, pos, rot):
+    """The published law, one node at a time."""
+    q = np.einsum("nji,nj->ni", rot[:, 0], x - pos[:, 0])
+    dn = distances(kind, q)
+    result = v.copy()
+    for i, (d, *n) in enumerate(dn):
+        s = min(np.exp(-SOFTNESS * d), 1.0)
+        if not (s > MIN_INFLUENCE or d <= 0):
+            continue
+        n = rot[i, 0] @ n
+        body_v = (pos[i, 1] + rot[i, 1] @ q[i] - x[i]) / DT
+        u = v[i] - body_v
+        c = u @ n
+        tangent = u - min(c, 0.0) * n
+        if c < 0:
+            length = np.linalg.norm(tangent)
+            tangent = tangent / length * max(0.0, length + c * FRICTION)
+        result[i] = body_v + (1 - s) * u + s * tangent
+    return result
+
+
+@pytest.mark.parametrize("kind", list(SIZES))
+def test_contact_follows_the_published_law(kind):
+    v, x, pos, rot = scene(kind, np.random.default_rng(3), 500)
+    np.testing.assert_allclose(pushed(kind, v, x, pos, rot), reference_contact(kind, v, x, pos, rot), atol=1e-11)
+
+
+def turned(rot, axis, angle):
+    """rot after a small turn about a world axis."""
+    half = angle / 2
+    return rotation_matrix((*(np.sin(half) * np.eye(3)[axis]), np.cos(half))) @ rot
+
+
+@pytest.mark.parametrize("kind", list(SIZES))
+def test_contact_adjoint_is_the_derivative_of_the_law(kind):
+    rng = np.random.default_rng(4)
+    count = 400
+    v, x, pos, rot = scene(kind, rng, count)
+    given = rng.normal(size=(count, 3))
+    out = wp.full((count, 5), np.nan, dtype=FLOAT64.vec3, device="cpu")
+    inputs = [SHAPE_KINDS[kind], FLOAT64.vec3(*SIZES[kind]), array(v), array(x)]
+    inputs += [array(pos.reshape(-1, 3)), array(rot.reshape(-1, 3, 3), FLOAT64.mat33), array(given), out]
+    wp.launch(kernels()[2], count, inputs, device="cpu")
+    adjoint = out.numpy()
+
+    expected, coarse = (differences(kind, v, x, pos, rot, given, eps) for eps in (1e-4, 2e-4))
+    scale = np.maximum(np.linalg.norm(expected, axis=2), 1.0)
+    # A node at a kink (onset of contact, of sliding) has no derivative: there two step sizes disagree.
+    smooth = (np.linalg.norm(expected - coarse, axis=2) / scale).max(axis=1) < 1e-6
+    assert smooth.mean() > 0.95
+    error = np.linalg.norm(adjoint - expected, axis=2) / scale
+    assert error[smooth].max() < 1e-7
+    assert (np.abs(expected[:, 3]).max(axis=1) > 0).mean() > 0.3, "too few nodes in contact to mean anything"
+
+
+def differences(kind, v, x, pos, rot, given, eps):
+    """Fourth-order central differences with respect to v, both origins and both orientations."""
+    total = np.zeros((len(v), 5, 3))
+    for axis in range(3):
+        for steps, weight in ((1, 8), (-1, -8), (2, -1), (-2, 1)):
+            e = steps * eps * np.eye(3)[axis]
+            moved, next_moved, spun, next_spun = pos.copy(), pos.copy(), rot.copy(), rot.copy()
+            moved[:, 0] += e
+            next_moved[:, 1] += e
+            spun[:, 0] = turned(rot[:, 0], axis, steps * eps)
+            next_spun[:, 1] = turned(rot[:, 1], axis, steps * eps)
+            variants = [
+                (v + e, pos, rot), (v, moved, rot), (v, pos, spun), (v, next_moved, rot), (v, pos, next_spun),
+            ]  # fmt: skip
+            for k, (vv, pp, rr) in enumerate(variants):
+                total[:, k, axis] += weight * (pushed(kind, vv, x, pp, rr) * given).sum(1) / (12 * eps)
+    return total
