@@ -84,7 +84,7 @@ class LifecycleNode(Node):
             context.handlers.append(
                 OnStateTransition(
                     target_lifecycle_node=self,
-                    transition="configure",
+                    start_state="configuring",
                     goal_state="inactive",
                     entities=lambda *_: self._requests.append(ACTIVATE),
                 )
