@@ -110,7 +110,7 @@ is_current() {
   [[ -e $stamp && -z $(find "$@" -newer "$stamp" -not -name '*.pyc' -not -name __pycache__ -print -quit) ]]
 }
 
-pip_install() { "$venv/bin/python" -m pip --disable-pip-version-check --no-input install --quiet "$@"; }
+pip_install() { "$venv/bin/python" -m pip --disable-pip-version-check --no-input install --quiet --quiet "$@"; }
 
 # install_wheels NAME WHAT: install requirements/NAME.txt.
 install_wheels() {
