@@ -11,6 +11,8 @@ from dataclasses import dataclass
 
 import warp as wp
 
+from rewarped_sim.engine.denormals import DenormalFlush
+
 STORAGE_POLICIES = ("auto", "store", "recompute")
 
 
@@ -65,12 +67,12 @@ class CapturedLaunches:
     """
 
     def __init__(self, parts: Sequence[Callable[[], None]], device: wp.Device) -> None:
-        self._device = device
         self._graphs = []
         for part in parts:
-            part()  # compiles and loads the kernels, which a capture cannot
+            recorded = _without_denormals(part, device) if device.is_cpu else part
+            recorded()  # compiles and loads the kernels, which a capture cannot
             with wp.ScopedCapture(device=device, force_module_load=False) as capture:
-                part()
+                recorded()
             self._graphs.append(capture.graph)
         self._threads = ThreadPoolExecutor(len(parts) - 1) if len(parts) > 1 else None
 
@@ -84,3 +86,14 @@ class CapturedLaunches:
         wait(others)
         for other in others:
             other.result()  # raises what the thread raised
+
+
+def _without_denormals(part: Callable[[], None], device: wp.Device) -> Callable[[], None]:
+    flush = DenormalFlush(device)
+
+    def flushed() -> None:
+        flush.begin()
+        part()
+        flush.end()
+
+    return flushed
