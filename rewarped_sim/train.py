@@ -122,8 +122,9 @@ class _Run:
             num_envs=config.num_envs,
             planned_epochs=config.epochs,
         )
-        self.report(RunState.STARTING, "building the simulator")
+        self.report(RunState.STARTING, "building the simulator; the first time, kernels are compiled")
         log.info("run folder: %s", folder.path)
+        log.info("%s", self._status.message)
         self._env = make(
             config.task,
             num_envs=config.num_envs,
@@ -162,8 +163,10 @@ class _Run:
         self._observer.on_status(self._status)
 
     def close(self) -> None:
-        """Flush what is still open."""
+        """Flush what is still open, and answer those who asked too late."""
         self._metrics.close()
+        while not self._control.requests.empty():
+            self._control.requests.get()[1].set_exception(RuntimeError("the run has ended"))
 
     # ---- training ------------------------------------------------------------------------------------------
 

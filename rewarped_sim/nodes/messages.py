@@ -59,7 +59,7 @@ def status_message(status: RunStatus, stamp: Time) -> TrainingStatus:
     return TrainingStatus(header=Header(stamp=stamp), **values)
 
 
-def diagnostics_message(node: str, device: str, status: RunStatus, stamp: Time) -> DiagnosticArray:
+def diagnostics_message(node: str, status: RunStatus, stamp: Time) -> DiagnosticArray:
     """Give the health of a run: error when it failed, warning when environments or updates were dropped."""
     level, summary = DiagnosticStatus.OK, status.state.name.lower()
     if status.state is RunState.FAILED:
@@ -81,7 +81,7 @@ def diagnostics_message(node: str, device: str, status: RunStatus, stamp: Time) 
     names += ("nonfinite_envs", "skipped_updates", "out_dir")
     values = [KeyValue(key=name, value=str(getattr(status, name))) for name in names]
     health = DiagnosticStatus(
-        level=level, name=f"{node}: training", message=summary, hardware_id=device, values=values
+        level=level, name=f"{node}: training", message=summary, hardware_id=node, values=values
     )
     return DiagnosticArray(header=Header(stamp=stamp), status=[health])
 

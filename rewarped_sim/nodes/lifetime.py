@@ -1,0 +1,46 @@
+"""How a node of this package lives beside a simulation in the main thread, and how it ends."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.node import Node
+
+
+def on_stop_signal(react: Callable[[], None]) -> None:
+    """Call `react` on every SIGINT and SIGTERM, in place of what Python and rclpy do.
+
+    Launch and a terminal can send SIGINT twice within milliseconds; an exception, which is what Python
+    raises, would then end the saving that the first one started.
+    """
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: react())
+
+
+@contextmanager
+def spinning(node: Node) -> Iterator[None]:
+    """Answer the node's callbacks from a second thread; on leaving, end the thread, then the node.
+
+    A thread that still spins while Python exits would abort the process.
+    """
+    executor = SingleThreadedExecutor()
+    executor.add_node(node)
+    over = threading.Event()
+
+    def spin() -> None:
+        while not over.is_set():
+            executor.spin_once(timeout_sec=0.1)
+
+    thread = threading.Thread(target=spin, name="executor")
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+        executor.shutdown()
+        node.destroy_node()

@@ -1,0 +1,304 @@
+"""The node `train_node`: one training run, or one for each action goal, seen and steered through ROS.
+
+Training runs in the main thread, the executor in a second one. Nothing that ROS does makes a training step
+wait: scenes are copied only when somebody subscribes, at most at the publish rate, and sent by the executor.
+"""
+
+from __future__ import annotations
+
+import queue
+import sys
+import threading
+from dataclasses import dataclass, fields
+from typing import Any
+
+import rclpy
+from diagnostic_msgs.msg import DiagnosticArray
+from rclpy.action import ActionServer, CancelResponse, GoalResponse
+from rclpy.action.server import ServerGoalHandle
+from rclpy.node import Node
+from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+from rclpy.signals import SignalHandlerOptions
+from rclpy.task import Future
+from rewarped_msgs.action import Train
+from rewarped_msgs.msg import TrainingStatus
+from sensor_msgs.msg import PointCloud2
+from std_srvs.srv import SetBool, Trigger
+from visualization_msgs.msg import MarkerArray
+
+from rewarped_sim.env import DeviceError, Env
+from rewarped_sim.nodes import messages
+from rewarped_sim.nodes.lifetime import on_stop_signal, spinning
+from rewarped_sim.nodes.parameters import Param, ParameterError, declare_params
+from rewarped_sim.render import height_range
+from rewarped_sim.run_control import RunControl, RunState, RunStatus
+from rewarped_sim.scene import Scene
+from rewarped_sim.train import BAD_INPUT, TrainResult, show_log, train
+from rewarped_sim.train_config import TrainConfig, read_train_config
+
+PARAMS = (
+    Param("task", "", "Registered name of the task; empty means rolling_flat_small."),
+    Param("algo", "", "Learning algorithm; empty means sapo."),
+    Param("num_envs", 0, "Environments simulated side by side; 0 means the task's own number."),
+    Param("seed", 0, "Of every random number generator."),
+    Param("device", "", "cpu, cuda or cuda:N; empty or auto means cuda where there is one, else cpu."),
+    Param(
+        "epochs", 0, "Epoch at which to end, those before a resume included; 0 means the task's own number."
+    ),
+    Param(
+        "out_dir", "", "Folder for everything the run writes; empty means a new runs/<task>_<algo>_<seed>."
+    ),
+    Param(
+        "resume",
+        "",
+        "true or latest continues the newest run, or the one in out_dir; or the folder of a run.",
+    ),
+    Param("config", "", "YAML file of differences from the defaults, with sections run, task and sapo."),
+    Param("publish_rate_hz", 10.0, "Rate of ~/particles and ~/shapes, while somebody subscribes [Hz]."),
+    Param("wait_for_goal", False, "Train for each goal of ~/train, until stopped, instead of once at start."),
+)
+LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+NEWEST_BEST_EFFORT = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
+
+
+@dataclass(frozen=True)
+class Job:
+    """A goal that was accepted, and where its result goes."""
+
+    goal: ServerGoalHandle
+    result: Future
+
+
+class TrainNode(Node):
+    """Shows a training run on topics and takes orders for it from services; a `RunObserver`."""
+
+    def __init__(self) -> None:
+        """Declare parameters and offer everything; training starts elsewhere. Raises ParameterError."""
+        super().__init__("train_node", automatically_declare_parameters_from_overrides=True)
+        self.params = declare_params(self, PARAMS)
+        if self.params["publish_rate_hz"] <= 0.0:
+            raise ParameterError(
+                f"parameter publish_rate_hz: must be > 0, got {self.params['publish_rate_hz']}"
+            )
+        self.control = RunControl()
+        self.jobs: queue.SimpleQueue[Job] = queue.SimpleQueue()
+        self._accepting = bool(self.params["wait_for_goal"])
+        self._goal: ServerGoalHandle | None = None
+        self._status: RunStatus | None = None
+        self._scene: Scene | None = None
+        self._scene_wanted = threading.Event()
+        self._color_range_m: tuple[float, float] | None = None
+
+        self._status_publisher = self.create_publisher(TrainingStatus, "~/status", LATCHED)
+        self._particles_publisher = self.create_publisher(PointCloud2, "~/particles", NEWEST_BEST_EFFORT)
+        self._shapes_publisher = self.create_publisher(MarkerArray, "~/shapes", QoSProfile(depth=1))
+        self._diagnostics_publisher = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
+        self.create_timer(1.0 / self.params["publish_rate_hz"], self._publish_scene)
+        self.create_timer(1.0, self._publish_diagnostics)
+        self.create_service(SetBool, "~/pause", self._on_pause)
+        on_checkpoint: Any = self._on_checkpoint  # rclpy awaits coroutines, though its types do not say so
+        on_export: Any = self._on_export
+        on_goal: Any = self._on_accepted
+        self.create_service(Trigger, "~/checkpoint", on_checkpoint)
+        self.create_service(Trigger, "~/export", on_export)
+        self._action_server = ActionServer(
+            self, Train, "~/train", on_goal, goal_callback=self._on_goal, cancel_callback=self._on_cancel
+        )
+
+    # ---- from the thread that trains -----------------------------------------------------------------------
+
+    def on_status(self, status: RunStatus) -> None:
+        """Publish a status, and give it as feedback of the goal in work."""
+        self._status = status
+        message = messages.status_message(status, self.get_clock().now().to_msg())
+        self._status_publisher.publish(message)
+        if self._goal is not None and self._goal.is_active:
+            self._goal.publish_feedback(Train.Feedback(status=message))
+
+    def on_step(self, env: Env) -> None:
+        """Copy the scene if the executor's thread has asked for one."""
+        if self._scene_wanted.is_set():
+            self._scene_wanted.clear()
+            self._scene = env.scene(0)
+
+    def begin(self, job: Job | None) -> RunControl:
+        """Make the switches of a new run the ones that services turn."""
+        self.control = RunControl()
+        self._goal = job.goal if job else None
+        self._color_range_m = None
+        return self.control
+
+    def end(self, job: Job, result: Train.Result) -> None:
+        """Answer a goal and accept the next one."""
+        self._goal = None
+        job.result.set_result(result)
+        self._accepting = True
+
+    # ---- from the executor's thread ------------------------------------------------------------------------
+
+    def _publish_scene(self) -> None:
+        scene, self._scene = self._scene, None
+        if scene is not None:
+            stamp = self.get_clock().now().to_msg()
+            self._color_range_m = self._color_range_m or height_range([scene])
+            cloud = messages.colored_cloud_message(scene, stamp, self._color_range_m)
+            self._particles_publisher.publish(cloud)
+            self._shapes_publisher.publish(messages.shapes_message(scene, stamp))
+        publishers = (self._particles_publisher, self._shapes_publisher)
+        if any(publisher.get_subscription_count() > 0 for publisher in publishers):
+            self._scene_wanted.set()
+
+    def _publish_diagnostics(self) -> None:
+        if self._status is not None:
+            stamp = self.get_clock().now().to_msg()
+            name = self.get_fully_qualified_name()
+            self._diagnostics_publisher.publish(messages.diagnostics_message(name, self._status, stamp))
+
+    def _on_pause(self, request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
+        (self.control.paused.set if request.data else self.control.paused.clear)()
+        response.success = True
+        response.message = "pausing after this epoch" if request.data else "training"
+        return response
+
+    async def _on_checkpoint(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        return await self._ask("checkpoint", response)
+
+    async def _on_export(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        return await self._ask("export", response)
+
+    async def _ask(self, job: str, response: Trigger.Response) -> Trigger.Response:
+        """Hand a job to the run, which does it between two epochs, and wait without blocking the executor."""
+        if self._status is None or self._status.state not in (RunState.TRAINING, RunState.PAUSED):
+            response.success, response.message = False, "no run is training now"
+            return response
+        done: Future = Future(executor=self.executor)
+        self.control.request(job).add_done_callback(done.set_result)
+        answer: Any = await done
+        error = answer.exception()
+        response.success = error is None
+        response.message = answer.result() if error is None else str(error)
+        return response
+
+    def _on_goal(self, goal: Train.Goal) -> GoalResponse:
+        try:
+            config_of_goal(goal)
+        except BAD_INPUT as error:
+            self.get_logger().error(f"goal rejected: {error}")
+            return GoalResponse.REJECT
+        if not self._accepting:
+            self.get_logger().warning("goal rejected: a run is going on, or wait_for_goal is false")
+            return GoalResponse.REJECT
+        self._accepting = False
+        return GoalResponse.ACCEPT
+
+    def _on_cancel(self, _: ServerGoalHandle) -> CancelResponse:
+        self.control.stop.set()
+        return CancelResponse.ACCEPT
+
+    async def _on_accepted(self, goal: ServerGoalHandle) -> Train.Result:
+        job = Job(goal, Future(executor=self.executor))
+        self.jobs.put(job)
+        result: Any = await job.result
+        if goal.is_cancel_requested:
+            goal.canceled()
+        elif result.success:
+            goal.succeed()
+        else:
+            goal.abort()
+        return result
+
+
+def config_of_goal(goal: Train.Goal) -> TrainConfig:
+    """Read a goal as a configuration; empty and zero fields mean "not given". Raises what `train` raises."""
+    names = {field.name for field in fields(TrainConfig)} - {"resume"}
+    values = {name: value for name, value in _fields_of(goal).items() if name in names}
+    return read_train_config(values, config_path=goal.config, resume=goal.resume)
+
+
+def result_message(result: TrainResult) -> Train.Result:
+    """Say how a run ended."""
+    return Train.Result(
+        success=not result.interrupted,
+        message=result.message,
+        out_dir=str(result.out_dir),
+        checkpoint=str(result.checkpoint),
+        bundle=str(result.bundle or ""),
+        epoch=result.epoch,
+        env_steps=result.env_steps,
+        mean_return=result.policy_return,
+        do_nothing_return=result.do_nothing_return,
+    )
+
+
+def _fields_of(message: Any) -> dict[str, Any]:
+    return {name: getattr(message, name) for name in message.get_fields_and_field_types()}
+
+
+def _train_once(node: TrainNode, control: RunControl) -> int:
+    names = {field.name for field in fields(TrainConfig)} - {"resume"}
+    values = {name: value for name, value in node.params.items() if name in names}
+    config = read_train_config(values, config_path=node.params["config"], resume=node.params["resume"])
+    train(config, observer=node, control=control)
+    return 0
+
+
+def _serve_goals(node: TrainNode, quit_: threading.Event) -> int:
+    """Train for one goal after the other until asked to quit; a failure fails the goal, not the node."""
+    node.get_logger().info("waiting for goals of ~/train")
+    while not quit_.is_set():
+        try:
+            job = node.jobs.get(timeout=0.1)
+        except queue.Empty:
+            continue
+        control = node.begin(job)
+        if quit_.is_set():
+            control.stop.set()
+        try:
+            result = result_message(train(config_of_goal(job.goal.request), observer=node, control=control))
+        except Exception as error:  # whatever it was, the goal must be answered
+            node.get_logger().error(f"{type(error).__name__}: {error}")
+            result = Train.Result(success=False, message=f"{type(error).__name__}: {error}")
+        node.end(job, result)
+    return 0
+
+
+def main(args: list[str] | None = None) -> int:
+    """Run the node; SIGINT and SIGTERM save a checkpoint.
+
+    Returns 0 when done or stopped, 2 for bad input, 3 for a missing device, 1 when training failed.
+    """
+    rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
+    show_log()
+    quit_ = threading.Event()
+    try:
+        node = TrainNode()
+    except ParameterError as error:
+        return _end(error, 2)
+
+    def stop() -> None:
+        quit_.set()
+        node.control.stop.set()
+
+    on_stop_signal(stop)
+    with spinning(node):
+        try:
+            code = (
+                _serve_goals(node, quit_) if node.params["wait_for_goal"] else _train_once(node, node.control)
+            )
+        except BAD_INPUT as error:
+            code = _end(error, 2)
+        except DeviceError as error:
+            code = _end(error, 3)
+        except RuntimeError as error:
+            code = _end(error, 1)
+    rclpy.try_shutdown()
+    return code
+
+
+def _end(error: Exception, code: int) -> int:
+    sys.stderr.write(f"train_node: {error}\n")
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())
