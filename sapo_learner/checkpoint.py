@@ -1,9 +1,9 @@
 """Checkpoints on disk: a folder of `checkpoint_<epoch>.pt`, each whole or recognised as broken.
 
-A file is what `torch.save` writes, of tensors and plain containers only, followed by one line with the sha256 of all
-bytes before it; `torch.load(..., weights_only=True)` reads it as it is. It is written under another name, brought to
-the disk, and only then renamed into place, so that a crash at any moment leaves the earlier checkpoints and never half
-a new one.
+A file is what `torch.save` writes, of tensors and plain containers only, and a last line with the sha256 of
+all bytes before it, which `torch.load(..., weights_only=True)` does not mind. It is written under another
+name, brought to the disk, and only then renamed: a crash at any moment leaves the earlier checkpoints, and
+never half a new one.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ import os
 import pickle
 import re
 import zipfile
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -110,8 +109,8 @@ def load_latest(directory: str | os.PathLike[str], *, header: CheckpointHeader) 
     """Read the newest checkpoint that is whole.
 
     Raises:
-        CheckpointError: there is none, or it belongs to another task, algorithm, device or size; the first field that
-            differs is named.
+        CheckpointError: there is none, or it is of another task, algorithm, device or size; the first field
+            that differs is named.
     """
     folder = Path(directory)
     broken: list[str] = []

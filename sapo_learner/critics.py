@@ -23,5 +23,5 @@ class Critics(nn.Module):
         self.heads = StackedCritics(count, encoder.size, hidden, weights)
 
     def forward(self, inputs: NetworkInput) -> Tensor:
-        """inputs: (B, ...). Returns (C, B)."""
+        """Return the values, (C, B). inputs: (B, ...)."""
         return self.heads(self.encoder(*inputs))

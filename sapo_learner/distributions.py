@@ -25,7 +25,7 @@ class SquashedNormal(NamedTuple):
         return self.mean + self.log_std.exp() * noise
 
     def sample(self, noise: Tensor) -> Tensor:
-        """Turn standard normal `noise` (..., d) into actions in (-1, 1); gradients flow to mean and log_std."""
+        """Turn standard normal `noise` (..., d) into actions; gradients flow to mean and log_std."""
         return self.pre_tanh(noise).tanh()
 
     def mode(self) -> Tensor:
@@ -45,8 +45,8 @@ class SquashedNormal(NamedTuple):
         """Estimate the entropy as the mean of -log_prob over reparameterised samples.
 
         noise: (samples, ..., d) standard normal, independent of the noise of the action taken.
-        Returns (...,); the gradient flows through the samples to mean and log_std. Per dimension it is at most ln 2,
-        which is the entropy of the uniform distribution.
+        Returns (...,) [nat]; gradients flow through the samples to mean and log_std. Per dimension the entropy
+        is at most ln 2, that of the uniform distribution.
         """
         return -self.log_prob(self.pre_tanh(noise)).mean(dim=0)
 
@@ -57,7 +57,7 @@ def log_tanh_slope(u: Tensor) -> Tensor:
 
 
 def normalized_entropy(entropy: Tensor, target: float) -> Tensor:
-    """Shift and scale so that the target (negative) becomes 0 and its mirror image 1: (h + |target|) / (2 |target|)."""
+    """Shift and scale an entropy so that the target, which is negative, becomes 0 and -target becomes 1."""
     return (entropy - target) / (-2.0 * target)
 
 

@@ -1,7 +1,7 @@
 """From a normalised `NetworkInput` to features: as it is for flat tasks, through a small PointNet for clouds.
 
-The point encoder follows "3D Diffusion Policy" (Ze et al. 2024) with SiLU instead of ReLU, an activation after the
-projection, and a choice of the pooling: SAPO's published runs average over the points, DP3 takes the maximum.
+The point encoder follows "3D Diffusion Policy" (Ze et al. 2024), with SiLU instead of ReLU, an activation
+after the projection, and a choice of the pooling: SAPO's published runs take the mean, DP3 the maximum.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ class FlatEncoder(nn.Module):
         self.size = state_size
 
     def forward(self, state: Tensor, cloud: Tensor | None = None) -> Tensor:
-        """state: (B, state_size), returned unchanged."""
+        """Return `state`, (B, state_size), unchanged."""
         return state
 
 
 class PointEncoder(nn.Module):
-    """64 features of the cloud, in which the order of the points plays no part, and 128 of the state: 192 in all."""
+    """192 features: 64 of the cloud, in which the order of its points plays no part, and 128 of the state."""
 
     size = POINT_FEATURES + STATE_FEATURES
 
@@ -47,7 +47,7 @@ class PointEncoder(nn.Module):
         self.state = trunk([state_size, STATE_FEATURES], generator)
 
     def forward(self, state: Tensor, cloud: Tensor) -> Tensor:
-        """state: (B, state_size), cloud: (B, P, 3) raw [m]. Returns (B, 192)."""
+        """Return (B, 192). state: (B, state_size) normalised, cloud: (B, P, 3) raw [m]."""
         points = self.points(cloud)
         pooled = points.mean(dim=-2) if self.pool == "mean" else points.amax(dim=-2)
         return torch.cat([self.projection(pooled), self.state(state)], dim=-1)

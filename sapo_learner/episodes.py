@@ -12,7 +12,7 @@ from torch import Tensor
 class EpisodeStatistics:
     """Averages over the last 100 finished episodes; NaN until the first one finishes.
 
-    It works on the host, on whole windows that were copied there at once: the control loop never waits for it.
+    It works on the host, on whole windows that were copied there at once: no control step waits for it.
     """
 
     def __init__(self, num_envs: int, window: int = 100) -> None:
@@ -34,7 +34,7 @@ class EpisodeStatistics:
             self._length[done_t] = 0
 
     def summary(self) -> dict[str, float]:
-        """Return the mean `return` and `episode_length`, and how many `episodes` have finished since the start."""
+        """Return the mean `return` and `episode_length`, and the number of `episodes` finished so far."""
         return {
             "return": _mean(self._returns),
             "episode_length": _mean(self._lengths),

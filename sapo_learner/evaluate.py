@@ -65,7 +65,7 @@ class EvalResult:
 
     @property
     def ci95(self) -> float:
-        """Half width of the 95 % confidence interval of the mean, normal approximation; NaN for one episode."""
+        """Half width of the 95 % confidence interval of the mean, by the normal approximation."""
         return (
             float(1.96 * self.returns.std() / math.sqrt(self.returns.numel()))
             if self.returns.numel() > 1

@@ -17,7 +17,7 @@ import shutil
 import tempfile
 import warnings
 from collections.abc import Mapping
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -98,11 +98,11 @@ def _check_contract(policy: SquashedNormalPolicy, contract: PolicyContract) -> N
         raise ExportError(f"contract.obs_terms: the policy takes {taken}, the contract says {terms}")
     if contract.action.size != policy.action_dim:
         raise ExportError(
-            f"contract.action: the policy gives {policy.action_dim} actions, the contract {contract.action.size}"
+            f"contract.action: policy has {policy.action_dim} actions, the contract {contract.action.size}"
         )
 
 
-# ---- models --------------------------------------------------------------------------------------------------
+# ---- models ------------------------------------------------------------------------------------------------
 
 
 class _Encoder(nn.Module):
@@ -194,7 +194,7 @@ def _with_contract(model: onnx.ModelProto, contract: PolicyContract) -> bytes:
     return result.SerializeToString(deterministic=True)
 
 
-# ---- parity and golden pairs ---------------------------------------------------------------------------------
+# ---- parity and golden pairs -------------------------------------------------------------------------------
 
 
 def _parity_samples(policy: SquashedNormalPolicy, observations: Obs) -> NetworkInput:
@@ -234,16 +234,18 @@ def _golden_pairs(policy: SquashedNormalPolicy, samples: NetworkInput) -> bytes:
     pairs = samples.map(lambda x: x[chosen])
     arrays = {name: x.numpy() for name, x in _named_inputs(policy, pairs).items()}
     buffer = io.BytesIO()
-    np.savez(buffer, **arrays, **{ACTIONS_OUTPUT: _torch_actions(policy, pairs)})
+    np.savez(buffer, allow_pickle=False, **arrays, **{ACTIONS_OUTPUT: _torch_actions(policy, pairs)})
     return buffer.getvalue()
 
 
-# ---- the folder ----------------------------------------------------------------------------------------------
+# ---- the folder --------------------------------------------------------------------------------------------
 
 
 def _manifest(contract: PolicyContract, files: Mapping[str, bytes]) -> bytes:
     hashes = {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
-    return json.dumps({"contract": asdict(contract), "files": hashes}, indent=1, allow_nan=False).encode()
+    return json.dumps(
+        {"contract": json.loads(contract.to_json()), "files": hashes}, indent=1, allow_nan=False
+    ).encode()
 
 
 def _check_replaceable(folder: Path) -> None:
@@ -254,7 +256,7 @@ def _check_replaceable(folder: Path) -> None:
 
 
 def _write_folder(folder: Path, files: Mapping[str, bytes]) -> None:
-    """Write the files beside `folder`, have the runner's own check pass them, and only then rename them there."""
+    """Write the files beside `folder`, have the runner's own check pass them, then move them there."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     staging = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     new, old = staging / "new", staging / "old"

@@ -1,4 +1,4 @@
-"""Metrics of a run as `metrics.csv` and as TensorBoard events, one row an epoch; both go on after a resume."""
+"""Metrics of a run, epoch by epoch, as `metrics.csv` and as TensorBoard events; both go on after a resume."""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ def stack(inputs: Sequence[NetworkInput]) -> NetworkInput:
 
 
 class ObsLayout:
-    """Where the terms of an observation go in a `NetworkInput`; order and sizes are those of the specification."""
+    """Where the terms of an observation go in a `NetworkInput`, in the order of the specification."""
 
     def __init__(self, obs_spec: Sequence[ObsTerm]) -> None:
         """Raise ValueError unless the specification has a state term and at most one cloud term."""
@@ -44,7 +44,7 @@ class ObsLayout:
                 f"got {[(term.name, term.kind) for term in obs_spec]}"
             )
         self.cloud_term = clouds[0] if clouds else None
-        self.terms = (*self.state_terms, *clouds)
+        self.terms: tuple[ObsTerm, ...] = (*self.state_terms, *clouds)
         self.state_size = sum(term.size for term in self.state_terms)
 
     def pack(self, obs: Obs) -> NetworkInput:

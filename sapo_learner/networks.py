@@ -1,4 +1,4 @@
-"""The multilayer perceptrons of SAPO: Linear, LayerNorm, SiLU, with orthogonal weights of gain 1 and zero biases.
+"""The perceptrons of SAPO: Linear, LayerNorm and SiLU, with orthogonal weights of gain 1 and zero biases.
 
 The gain matters: with sqrt(2) the first policies are more saturated and start with a much lower entropy.
 Weights are drawn on the CPU from the generator given, so that a seed means the same network on every device.
@@ -7,10 +7,10 @@ Weights are drawn on the CPU from the generator given, so that a seed means the 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 from torch import Generator, Tensor, nn
-from torch.nn.utils import skip_init
 
 LOG_STD_MIN = -5.0
 LOG_STD_MAX = 2.0
@@ -18,7 +18,7 @@ LOG_STD_MAX = 2.0
 
 def linear(size_in: int, size_out: int, generator: Generator) -> nn.Linear:
     """Make a linear layer with an orthogonal weight and a zero bias."""
-    layer: nn.Linear = skip_init(nn.Linear, size_in, size_out)  # no draw from torch's global generator
+    layer = nn.Linear(size_in, size_out, device="meta").to_empty(device="cpu")  # draws nothing
     nn.init.orthogonal_(layer.weight, generator=generator)
     nn.init.zeros_(layer.bias)
     return layer
@@ -27,7 +27,7 @@ def linear(size_in: int, size_out: int, generator: Generator) -> nn.Linear:
 def trunk(sizes: Sequence[int], generator: Generator) -> nn.Sequential:
     """Make blocks of Linear, LayerNorm and SiLU from sizes[0] inputs to sizes[-1] outputs."""
     blocks: list[nn.Module] = []
-    for size_in, size_out in zip(sizes[:-1], sizes[1:], strict=True):
+    for size_in, size_out in pairwise(sizes):
         blocks += [linear(size_in, size_out, generator), nn.LayerNorm(size_out), nn.SiLU()]
     return nn.Sequential(*blocks)
 
@@ -37,12 +37,13 @@ class ActorHead(nn.Module):
 
     def __init__(self, size_in: int, hidden: Sequence[int], action_dim: int, generator: Generator) -> None:
         super().__init__()
-        self.trunk = trunk([size_in, *hidden], generator)
-        self.mean = linear([size_in, *hidden][-1], action_dim, generator)
-        self.log_std = linear([size_in, *hidden][-1], action_dim, generator)
+        sizes = [size_in, *hidden]
+        self.trunk = trunk(sizes, generator)
+        self.mean = linear(sizes[-1], action_dim, generator)
+        self.log_std = linear(sizes[-1], action_dim, generator)
 
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        """Return mean and log std, (B, action_dim) each; beyond [-5, 2] the log std is cut, and so is its gradient."""
+        """Return mean and log std, (B, action_dim) each; outside of [-5, 2] the log std has no gradient."""
         hidden = self.trunk(features)
         return self.mean(hidden), self.log_std(hidden).clamp(LOG_STD_MIN, LOG_STD_MAX)
 
@@ -57,12 +58,12 @@ class StackedLinear(nn.Module):
         self.bias = nn.Parameter(torch.zeros(count, 1, size_out))
 
     def forward(self, x: Tensor) -> Tensor:
-        """x: (C, B, in). Returns (C, B, out)."""
+        """Return (C, B, out). x: (C, B, in)."""
         return torch.baddbmm(self.bias, x, self.weight)
 
 
 class StackedLayerNorm(nn.Module):
-    """LayerNorm over the last dimension with a scale and an offset of its own for each member of the stack."""
+    """LayerNorm over the last dimension, with scale and offset for each member of the stack."""
 
     def __init__(self, count: int, size: int) -> None:
         super().__init__()
@@ -70,7 +71,7 @@ class StackedLayerNorm(nn.Module):
         self.bias = nn.Parameter(torch.zeros(count, 1, size))
 
     def forward(self, x: Tensor) -> Tensor:
-        """x: (C, B, size). Returns the same shape."""
+        """Return the same shape. x: (C, B, size)."""
         return nn.functional.layer_norm(x, x.shape[-1:]) * self.weight + self.bias
 
 
@@ -82,7 +83,7 @@ class StackedCritics(nn.Module):
         self.count = count
         sizes = [size_in, *hidden]
         blocks: list[nn.Module] = []
-        for block_in, block_out in zip(sizes[:-1], sizes[1:], strict=True):
+        for block_in, block_out in pairwise(sizes):
             blocks += [
                 StackedLinear(count, block_in, block_out, generator),
                 StackedLayerNorm(count, block_out),
@@ -91,5 +92,5 @@ class StackedCritics(nn.Module):
         self.layers = nn.Sequential(*blocks, StackedLinear(count, sizes[-1], 1, generator))
 
     def forward(self, features: Tensor) -> Tensor:
-        """features: (B, size_in). Returns the values, (C, B)."""
+        """Return the values, (C, B). features: (B, size_in)."""
         return self.layers(features.expand(self.count, -1, -1)).squeeze(-1)

@@ -11,9 +11,9 @@ EPSILON = 1e-5
 class StateNormalizer(nn.Module):
     """Normalise states with statistics that stand still between calls of `update`.
 
-    SAPO normalises a whole epoch with the statistics of its start, while it already gathers new ones. Merging moments
-    is associative, so gathering them all at the end of the epoch gives the same numbers, and one set of statistics,
-    constant in the graph, is enough. Sums are kept in float64; what `forward` reads is cached in float32.
+    SAPO normalises all of an epoch with the statistics of its start, while it gathers those of the next.
+    Merging moments is associative, so merging all of the epoch's at its end comes to the same, and no frozen
+    copy is needed. Statistics are kept in float64; `forward` reads their float32 copies.
     """
 
     mean: Tensor
@@ -31,25 +31,25 @@ class StateNormalizer(nn.Module):
         self.register_buffer("scale", torch.ones(size))
 
     def forward(self, state: Tensor) -> Tensor:
-        """Return (state - mean) / sqrt(variance + 1e-5), unclipped; before the first update, the state itself."""
+        """Return (state - mean) / sqrt(variance + 1e-5), unclipped; at first, the state as it is."""
         return (state - self.shift) * self.scale
 
     @torch.no_grad()
     def update(self, batches: Tensor) -> None:
-        """Merge the moments of several batches, each with its unbiased variance, as Welford and Chan et al. do.
+        """Merge the moments of B batches, each with its unbiased variance (Chan, Golub and LeVeque 1979).
 
-        batches: (B, N, size), the N states of each of B batches. The result is that of B merges one after the other.
+        batches: (B, N, size), N states in each. The result is that of merging one batch after the other.
         """
-        batches = batches.double()
         num_batches, size, _ = batches.shape
-        means = batches.mean(dim=1)
-        # the unbiased variance of a single state does not exist; its spread then comes from the means alone
-        variances = batches.var(dim=1) if size > 1 else torch.zeros_like(means)
+        means = batches.double().mean(dim=1)
+        # a single state has no unbiased variance: all spread is then between the batches
+        variances = batches.double().var(dim=1) if size > 1 else torch.zeros_like(means)
         count = self.count + num_batches * size
         mean = (self.count * self.mean + size * means.sum(dim=0)) / count
-        spread = (variances + (means - mean).square()).sum(dim=0) * size
-        self.variance.copy_((self.count * (self.variance + (self.mean - mean).square()) + spread) / count)
-        self.mean.copy_(mean)
+        spread = self.count * (self.variance + (self.mean - mean).square())
+        spread += size * (variances + (means - mean).square()).sum(dim=0)
         self.count.copy_(count)
+        self.mean.copy_(mean)
+        self.variance.copy_(spread / count)
         self.shift.copy_(self.mean)
         self.scale.copy_((self.variance + EPSILON).rsqrt())

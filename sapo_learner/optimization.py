@@ -1,10 +1,9 @@
-"""AdamW as SAPO uses it: decay on weight matrices only, one clip over everything, no step on a broken gradient."""
+"""AdamW as SAPO uses it: weight matrices decay, one clip over everything, no step on a broken gradient."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
-import torch
 from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_
 from torch.optim import AdamW
@@ -27,13 +26,13 @@ def make_adamw(
 
 
 def step_clipped(optimizer: AdamW, *, max_norm: float) -> Tensor:
-    """Clip the norm of all gradients together, and step; with a non-finite norm, leave everything as it is.
+    """Clip the norm of all gradients together, and step; if it is not finite, leave everything as it is.
 
     Returns the norm before clipping, on the device: nothing here waits for it.
     """
     norm = clip_grad_norm_(parameters_of(optimizer), max_norm, foreach=True)
-    # what GradScaler does: a fused step with found_inf = 1 changes neither parameters nor moments nor the step count
-    setattr(optimizer, "found_inf", (~norm.isfinite()).float())  # noqa: B010 (no declared attribute of AdamW)
+    # As torch's GradScaler does: with found_inf = 1 a fused step changes no parameter, moment or step count.
+    setattr(optimizer, "found_inf", (~norm.isfinite()).float())  # noqa: B010 (AdamW does not declare it)
     optimizer.step()
     return norm
 
@@ -47,20 +46,3 @@ def set_learning_rate(optimizer: AdamW, learning_rate: float) -> None:
 def parameters_of(optimizer: AdamW) -> list[Tensor]:
     """Return all parameters that an optimiser steps."""
     return [parameter for group in optimizer.param_groups for parameter in group["params"]]
-
-
-class Temperature(nn.Module):
-    """The weight alpha > 0 of the entropy bonus, learned as its logarithm so that entropy approaches a target."""
-
-    def __init__(self, initial: float) -> None:
-        super().__init__()
-        self.log = nn.Parameter(torch.tensor(initial).log())
-
-    @property
-    def value(self) -> Tensor:
-        """Alpha, a scalar on the device, without gradient."""
-        return self.log.detach().exp()
-
-    def loss(self, entropy: Tensor, target: float) -> Tensor:
-        """Return alpha (h - target), whose descent lowers alpha while the entropy h is above its target."""
-        return self.log.exp() * (entropy.detach().mean() - target)

@@ -29,7 +29,7 @@ class SquashedNormalPolicy(nn.Module):
         weights: Generator,
         samples: Generator,
     ) -> None:
-        """Draw the weights from `weights`, on the CPU; `act` draws its samples from `samples`, on the policy's device."""
+        """Draw weights from `weights`, on the CPU; `act` samples from `samples`, on the policy's device."""
         super().__init__()
         self.layout = ObsLayout(obs_spec)
         self.action_dim = action_dim

@@ -12,23 +12,17 @@ from tqdm import tqdm
 
 
 class Progress:
-    """A bar with ETA, env steps per second and return; where the output is no terminal, a line now and then."""
+    """A bar with ETA, env steps per second and return; to anything but a terminal, a line now and then."""
 
     def __init__(
-        self,
-        total_epochs: int,
-        *,
-        epoch: int = 0,
-        env_steps: int = 0,
-        stream: TextIO | None = None,
-        line_every_s: float = 30.0,
+        self, total_epochs: int, *, epoch: int = 0, stream: TextIO | None = None, line_every_s: float = 30.0
     ) -> None:
-        """Start after `epoch` epochs and `env_steps` env steps; `stream` is standard error unless given."""
+        """Start after `epoch` epochs; `stream` is standard error unless given."""
         self._stream = stream or sys.stderr
-        self._total = total_epochs
-        self._first_epoch, self._first_steps = epoch, env_steps
-        self._start = time.monotonic()
-        self._line_every_s, self._last_line = line_every_s, -math.inf
+        self._total, self._line_every_s = total_epochs, line_every_s
+        self._started = self._last_line = time.monotonic()
+        self._first_epoch = epoch
+        self._first_update: tuple[float, float] | None = None
         self._bar = tqdm(
             total=total_epochs,
             initial=epoch,
@@ -39,25 +33,30 @@ class Progress:
         )
 
     def update(self, epoch: int, metrics: Mapping[str, float]) -> None:
-        """Show an epoch that is done. metrics: `env_steps`, `return` and `step_reward`, as `Sapo.update` gives them."""
-        elapsed_s = max(time.monotonic() - self._start, 1e-9)
-        steps_per_s = (metrics["env_steps"] - self._first_steps) / elapsed_s
-        score = _score(metrics)
+        """Show a finished epoch. metrics: `env_steps`, `return` and `step_reward`, as from `Sapo.update`."""
+        now = time.monotonic()
+        figures = f"{_score(metrics)}{self._speed(now, metrics['env_steps'])}"
         if not self._bar.disable:
-            self._bar.set_postfix_str(f"{steps_per_s:.0f} env-steps/s, {score}", refresh=False)
+            self._bar.set_postfix_str(figures, refresh=False)
             self._bar.update(epoch - self._bar.n)
-        elif elapsed_s - self._last_line >= self._line_every_s or epoch >= self._total:
-            self._last_line = elapsed_s
-            left_s = (self._total - epoch) * elapsed_s / max(epoch - self._first_epoch, 1)
+        elif epoch in (self._first_epoch + 1, self._total) or now - self._last_line >= self._line_every_s:
+            self._last_line = now
+            left_s = (self._total - epoch) * (now - self._started) / (epoch - self._first_epoch)
             self._stream.write(
-                f"epoch {epoch}/{self._total}, {score}, {steps_per_s:.0f} env-steps/s, "
-                f"{tqdm.format_interval(left_s)} left\n"
+                f"epoch {epoch}/{self._total}, {figures}, {tqdm.format_interval(left_s)} left\n"
             )
             self._stream.flush()
 
     def close(self) -> None:
         """Leave the bar as it is and end its line."""
         self._bar.close()
+
+    def _speed(self, now: float, env_steps: float) -> str:
+        if self._first_update is None:  # a resumed run does not say how many steps it began with
+            self._first_update = now, env_steps
+            return ""
+        start, first_steps = self._first_update
+        return f", {(env_steps - first_steps) / max(now - start, 1e-9):.0f} env-steps/s"
 
 
 def _score(metrics: Mapping[str, float]) -> str:

@@ -1,8 +1,7 @@
 """What SAPO maximises and what its critics learn: pure functions of one window of H steps in N envs.
 
-Times run along the first dimension. An episode segment ends (`ends`) where an episode ended or the window did; the
-value after step t (`next_values`) belongs to the observation after the step and before any reset, and is zero after a
-failure. Xing et al., "Stabilizing Reinforcement Learning in Differentiable Multiphysics Simulation", ICLR 2025.
+Time runs along the first dimension. A segment ends where an episode did, or the window. `next_values` holds,
+for each step, the value of the observation after it and before any reset; zero after a failure.
 """
 
 from __future__ import annotations
@@ -12,14 +11,14 @@ from torch import Tensor
 
 
 def segment_ends(done: Tensor) -> Tensor:
-    """Mark where a segment ends: at the end of an episode, and in the last step of the window. done: (H, N) bool."""
+    """Mark where a segment ends: with an episode, or with the last step of the window. done: (H, N) bool."""
     ends = done.clone()
     ends[-1] = True
     return ends
 
 
-def discounts(done: Tensor, gamma: float, dtype: torch.dtype = torch.float32) -> Tensor:
-    """Return gamma^k, k steps after the start of the segment: 1 in the first step and after each done. (H, N)."""
+def discounts(done: Tensor, gamma: float, dtype: torch.dtype) -> Tensor:
+    """Return gamma^k, k steps after the start of the segment, (H, N). done: (H, N) bool."""
     current = torch.ones_like(done[0], dtype=dtype)
     result = []
     for done_t in done:
@@ -41,11 +40,11 @@ def actor_objective(reward: Tensor, next_values: Tensor, done: Tensor, *, gamma:
 def td_lambda_targets(
     reward: Tensor, next_values: Tensor, done: Tensor, *, gamma: float, td_lambda: float
 ) -> Tensor:
-    """Return G_t = r_t + gamma [(1 - l_t) V_{t+1} + l_t G_{t+1}], l_t = lambda inside a segment and 0 at its end.
+    """Return G_t = r_t + gamma [(1 - l_t) V_{t+1} + l_t G_{t+1}]; l_t is lambda, or 0 at a segment's end.
 
     reward: (H, N), entropy bonus included; next_values: (H, N); done: (H, N) bool. Returns (H, N).
     """
-    lambdas = torch.where(segment_ends(done), 0.0, td_lambda)
+    lambdas = td_lambda * (~segment_ends(done)).to(reward.dtype)
     target = torch.zeros_like(reward[0])
     targets = []
     for t in reversed(range(len(reward))):

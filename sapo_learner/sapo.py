@@ -1,13 +1,12 @@
 """SAPO: Soft Analytic Policy Optimization, a maximum-entropy first-order actor-critic.
 
 Xing, Luk and Oh, "Stabilizing Reinforcement Learning in Differentiable Multiphysics Simulation", ICLR 2025
-(arXiv 2412.12089). One epoch is one `Sapo.update`: roll the policy out for a window of H steps through a
-differentiable simulator, improve the actor by the gradient of the window's return, adapt the temperature, and fit the
-critics to TD(lambda) targets. Envs are not reset between epochs; only the gradient is cut.
+(arXiv 2412.12089). One epoch is one `Sapo.update`: act for a window of H steps in a differentiable simulator,
+improve the actor by the gradient of the window's return, adapt the temperature, and fit the critics to
+TD(lambda) targets. Envs are not reset between epochs; only the gradient is cut.
 
-Where the paper and the code that was published with it differ, this follows the paper, and in four points neither:
-the value after a step belongs to the observation after it; gradient clipping covers encoders too; the deterministic
-action is tanh of the mean; nothing but weight matrices decays.
+Where the paper and the code published with it differ, this follows the paper. Beyond both, the gradient clip
+covers the encoders too, the deterministic action is the tanh of the mean, and only weight matrices decay.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Generator, Tensor
@@ -24,24 +23,15 @@ from sapo_learner.critics import Critics
 from sapo_learner.distributions import normalized_entropy, standard_normal
 from sapo_learner.encoders import POOLS, Pool
 from sapo_learner.episodes import EpisodeStatistics
-from sapo_learner.network_input import NetworkInput, stack
-from sapo_learner.optimization import (
-    Temperature,
-    make_adamw,
-    parameters_of,
-    set_learning_rate,
-    step_clipped,
-)
+from sapo_learner.network_input import NetworkInput
+from sapo_learner.optimization import make_adamw, parameters_of, set_learning_rate, step_clipped
 from sapo_learner.policy import SquashedNormalPolicy
 from sapo_learner.returns import actor_objective, segment_ends, td_lambda_targets
-from sapo_learner.vec_env import Obs, VecEnv
+from sapo_learner.rollout import Interrupted, Window, roll_out
+from sapo_learner.temperature import Temperature
+from sapo_learner.vec_env import VecEnv
 
-MAX_OBSERVATION = 1e6
-"""A terminal observation with a larger entry has no value worth bootstrapping from."""
-
-
-class Interrupted(Exception):  # noqa: N818 (asked for by the caller, so not an error)
-    """An update was stopped at the caller's wish; the learner and its env are as they were before it."""
+__all__ = ["Interrupted", "Sapo", "SapoConfig", "TrainingDiverged"]
 
 
 class TrainingDiverged(RuntimeError):  # noqa: N818
@@ -59,19 +49,19 @@ class SapoConfig:
     td_lambda: float = 0.95
     """Weight of longer returns in the critics' targets."""
     reward_scale: float = 1.0
-    """Multiplies the reward. It sets how much the entropy bonus weighs."""
+    """Multiplies the reward, and so sets how little the entropy bonus weighs."""
     actor_hidden: tuple[int, ...] = (512, 256)
     """Widths of the actor's hidden layers."""
     critic_hidden: tuple[int, ...] = (256, 256)
     """Widths of each critic's hidden layers."""
     num_critics: int = 2
-    """Critics; the actor climbs their mean, targets take their minimum."""
+    """Critics: the actor climbs their mean, the targets take their minimum."""
     pool: Pool = "mean"
-    """How the point encoder pools over points, `mean` or `max`."""
+    """How the point encoder pools over points: mean or max."""
     actor_learning_rate: float = 2e-3
-    """At the first epoch; falls linearly to `final_learning_rate` at the last planned one."""
+    """At the first epoch; falls linearly to `final_learning_rate` after the last planned one."""
     critic_learning_rate: float = 5e-4
-    """At the first epoch; falls linearly to `final_learning_rate` at the last planned one."""
+    """At the first epoch; falls linearly to `final_learning_rate` after the last planned one."""
     final_learning_rate: float = 1e-5
     """Of actor and critics after the last planned epoch."""
     temperature_learning_rate: float = 5e-3
@@ -79,117 +69,100 @@ class SapoConfig:
     betas: tuple[float, float] = (0.7, 0.95)
     """Decay rates of AdamW's two moments."""
     weight_decay: float = 0.01
-    """Of weight matrices. Biases, norms and temperature never decay."""
+    """Of weight matrices. Biases, norms and the temperature never decay."""
     max_grad_norm: float = 0.5
     """Clip of the gradient norm over all parameters of an optimiser."""
     critic_passes: int = 16
-    """Passes over the window's data in each epoch."""
+    """Passes of the critics over the window's data in each epoch."""
     num_minibatches: int = 4
     """Critic steps in each pass."""
     shuffle_minibatches: bool = True
-    """Draw minibatches at random; False takes them in order of time, as the published runs did."""
+    """Draw minibatches at random; False takes them in the order of time, as the published runs did."""
     initial_temperature: float = 1.0
     """First weight of the entropy bonus."""
     target_entropy_per_dim: float = -0.5
-    """Entropy per action dimension [nat] at which the temperature stands still; the bonus is 0 there."""
+    """Entropy per action dimension [nat] at which the bonus is 0 and the temperature stands still."""
     entropy_samples: int = 1
     """Independent samples in each step's entropy estimate."""
     entropy_in_actor: bool = True
-    """Reward the actor for entropy. False, with the next one False too: first-order actor-critic without entropy."""
+    """Reward the actor for entropy. With this and the next one False, entropy plays no part."""
     entropy_in_targets: bool = True
-    """Let the critics value future entropy (the soft value function)."""
+    """Let the critics value future entropy: the soft value function."""
     max_skipped_updates: int = 10
     """Actor updates in a row that may be skipped for a non-finite gradient before `TrainingDiverged`."""
 
     def __post_init__(self) -> None:
-        counts = (
+        for name in ("actor_hidden", "critic_hidden", "betas"):
+            object.__setattr__(self, name, tuple(getattr(self, name)))
+        for name in (
             "horizon",
+            "reward_scale",
             "num_critics",
-            "critic_passes",
-            "num_minibatches",
-            "entropy_samples",
-            "max_skipped_updates",
-        )
-        rates = (
             "actor_learning_rate",
             "critic_learning_rate",
             "final_learning_rate",
             "temperature_learning_rate",
-        )
-        for name in (*counts, *rates, "reward_scale", "max_grad_norm", "initial_temperature"):
-            _require(getattr(self, name) > 0, name, "> 0", getattr(self, name))
+            "max_grad_norm",
+            "critic_passes",
+            "num_minibatches",
+            "initial_temperature",
+            "entropy_samples",
+            "max_skipped_updates",
+        ):
+            value = getattr(self, name)
+            _require(value > 0, f"{name} must be > 0, got {value}")
         for name in ("gamma", "td_lambda"):
-            _require(0 <= getattr(self, name) <= 1, name, "in [0, 1]", getattr(self, name))
+            value = getattr(self, name)
+            _require(0 <= value <= 1, f"{name} must be between 0 and 1, got {value}")
         for name in ("actor_hidden", "critic_hidden"):
-            sizes = tuple(getattr(self, name))
-            object.__setattr__(self, name, sizes)
-            _require(all(size > 0 for size in sizes), name, "sizes > 0", sizes)
-        betas = tuple(self.betas)
-        object.__setattr__(self, "betas", betas)
+            sizes = getattr(self, name)
+            _require(all(size > 0 for size in sizes), f"{name} must hold sizes > 0, got {sizes}")
         _require(
-            len(betas) == 2 and all(0 <= beta < 1 for beta in betas), "betas", "two numbers in [0, 1)", betas
+            len(self.betas) == 2 and all(0 <= beta < 1 for beta in self.betas),
+            f"betas must be two numbers in [0, 1), got {self.betas}",
         )
-        _require(self.weight_decay >= 0, "weight_decay", ">= 0", self.weight_decay)
-        _require(self.pool in POOLS, "pool", f"one of {list(POOLS)}", self.pool)
+        _require(self.weight_decay >= 0, f"weight_decay must be >= 0, got {self.weight_decay}")
+        _require(self.pool in POOLS, f"pool must be one of {list(POOLS)}, got {self.pool!r}")
         _require(
-            self.target_entropy_per_dim < 0, "target_entropy_per_dim", "< 0", self.target_entropy_per_dim
+            self.target_entropy_per_dim < 0,
+            f"target_entropy_per_dim must be < 0, got {self.target_entropy_per_dim}",
         )
-
-
-class Window(NamedTuple):
-    """What a rollout of H steps in N envs leaves. `reward`, `entropy` and `terminal` carry the actor's gradient."""
-
-    inputs: NetworkInput
-    """(H, N, ...) normalised observations acted on, without gradient."""
-    terminal: NetworkInput
-    """(H, N, ...) normalised observations after each step and before any reset."""
-    states: Tensor
-    """(H + 1, N, state_size) raw states, for the normaliser: at the start, and after each step and reset."""
-    reward: Tensor
-    """(H, N), scaled."""
-    entropy: Tensor
-    """(H, N) estimates of the policy's entropy [nat]."""
-    done: Tensor
-    """(H, N) bool, the episode ended with this step."""
-    bootstraps: Tensor
-    """(H, N) bool, the observation after this step has a value: no failure, and nothing broken in it."""
-    info: dict[str, Tensor]
-    """(H, N) each, what the env reports besides."""
 
 
 class Sapo:
-    """The learner: networks, optimisers and random state around one `VecEnv`, which it resets once and then owns.
+    """The learner: networks, optimisers and random state around one `VecEnv`, which it resets once, here.
 
-    The same seed gives the same networks on every device, and the same training on the same machine.
+    The same seed gives the same first networks on every device, and the same training on the same machine.
+    Torch's global random state is neither used nor changed.
     """
 
     def __init__(self, env: VecEnv, config: SapoConfig, *, seed: int, planned_epochs: int) -> None:
-        """Raise ValueError for a window too small to be cut into minibatches, or without planned epochs."""
-        _require(planned_epochs > 0, "planned_epochs", "> 0", planned_epochs)
+        """Raise ValueError where a window has too few samples for its minibatches."""
         samples = config.horizon * env.num_envs
         _require(
             samples >= config.num_minibatches,
-            "num_minibatches",
-            f"<= horizon * num_envs = {samples}",
-            config.num_minibatches,
+            f"num_minibatches must be <= horizon * num_envs = {samples}, got {config.num_minibatches}",
         )
+        _require(planned_epochs > 0, f"planned_epochs must be > 0, got {planned_epochs}")
         self.env = env
         self.config = config
         self.planned_epochs = planned_epochs
         self.epoch = 0
+        """Finished epochs."""
         self.env_steps = 0
+        """Control steps in all envs together."""
         self.target_entropy = config.target_entropy_per_dim * env.action_dim
 
         weights = Generator().manual_seed(seed)
         seeds = torch.randint(2**62, (2,), generator=weights).tolist()
-        self._random, policy_random = (Generator(env.device).manual_seed(seed) for seed in seeds)
+        self._generator, policy_generator = (Generator(env.device).manual_seed(seed) for seed in seeds)
         self.policy = SquashedNormalPolicy(
             env.obs_spec,
             env.action_dim,
             hidden=config.actor_hidden,
             pool=config.pool,
             weights=weights,
-            samples=policy_random,
+            samples=policy_generator,
         ).to(env.device)
         self.critics = Critics(
             copy.deepcopy(self.policy.encoder),  # equal at first, then each goes its own way
@@ -221,100 +194,77 @@ class Sapo:
         env.reset()
 
     def update(self, should_stop: Callable[[], bool] | None = None) -> dict[str, float]:
-        """Run one epoch and return its metrics by name.
+        """Carry out one epoch and return its metrics by name.
+
+        should_stop: asked before every control step.
 
         Raises:
-            Interrupted: `should_stop()` turned true during the rollout; nothing has changed.
-            TrainingDiverged: the actor's gradient was not finite for too many epochs in a row. The epoch is complete
-                without its actor step, and the learner can be saved.
+            Interrupted: `should_stop()` turned true; nothing has changed.
+            TrainingDiverged: the actor's gradient was not finite for too many epochs in a row. The epoch is
+                complete but for its actor step, and the learner can be saved.
         """
-        window = self._rollout_or_restore(should_stop or (lambda: False))
-        self._schedule_learning_rates()
+        config = self.config
+        window = self._roll_out(should_stop or (lambda: False))
         next_values = self._next_values(window)
+        self._schedule_learning_rates()
         metrics = self._improve_actor(window)
         metrics |= self._adapt_temperature(window)
         targets = td_lambda_targets(
-            self._soft_reward(window, self.config.entropy_in_targets),
+            self._soft_reward(window, config.entropy_in_targets),
             next_values,
             window.done,
-            gamma=self.config.gamma,
-            td_lambda=self.config.td_lambda,
+            gamma=config.gamma,
+            td_lambda=config.td_lambda,
         )
         metrics |= self._fit_critics(window.inputs, targets)
         self.policy.normalizer.update(window.states)
         self.epoch += 1
-        self.env_steps += window.reward.numel()
+        self.env_steps += window.done.numel()
         report = self._report(window, metrics)
         self._count_skipped(report["actor/skipped"] > 0)
         return report
 
-    # ---- rollout -----------------------------------------------------------------------------------------------
-
-    def _rollout_or_restore(self, should_stop: Callable[[], bool]) -> Window:
-        env_before, random_before = self.env.state_dict(), self._random.get_state()
+    def _roll_out(self, should_stop: Callable[[], bool]) -> Window:
+        """Act for a window. If that fails or is stopped, env and random state are as before."""
+        config, env = self.config, self.env
+        env_before, generator_before = env.state_dict(), self._generator.get_state()
+        action_shape = (env.num_envs, env.action_dim)
         try:
-            return self._rollout(should_stop)
-        except BaseException:  # whatever it was: the learner can still be saved and continued
-            self.env.load_state_dict(env_before)
-            self._random.set_state(random_before)
+            return roll_out(
+                env,
+                self.policy,
+                action_noise=standard_normal((config.horizon, *action_shape), self._generator),
+                entropy_noise=standard_normal(
+                    (config.horizon, config.entropy_samples, *action_shape), self._generator
+                ),
+                should_stop=should_stop,
+            )
+        except BaseException:  # a keyboard interrupt too: the learner can still be saved and continued
+            env.load_state_dict(env_before)
+            self._generator.set_state(generator_before)
             raise
-
-    def _rollout(self, should_stop: Callable[[], bool]) -> Window:
-        """Act for a window with gradient. It changes the env and the random state, and nothing else."""
-        env, policy, config = self.env, self.policy, self.config
-        shape = (config.horizon, env.num_envs, env.action_dim)
-        action_noise = standard_normal(shape, self._random)
-        entropy_noise = standard_normal((config.horizon, config.entropy_samples, *shape[1:]), self._random)
-
-        obs = env.detach()
-        states, inputs, entropies, steps = [policy.layout.pack(obs).state], [], [], []
-        for t in range(config.horizon):
-            if should_stop():
-                raise Interrupted(f"stopped in step {t} of epoch {self.epoch}")
-            normalized = policy.normalize(obs)
-            distribution = policy.distribution(normalized)
-            step = env.step(distribution.sample(action_noise[t]))
-            obs = step.obs
-            inputs.append(normalized.map(Tensor.detach))
-            entropies.append(distribution.entropy(entropy_noise[t]))
-            states.append(policy.layout.pack(obs).state.detach())
-            steps.append(step)
-
-        terminated, truncated = (
-            torch.stack([getattr(s, name) for s in steps]) for name in ("terminated", "truncated")
-        )
-        usable = torch.stack([_is_usable(s.terminal_obs) for s in steps])
-        return Window(
-            inputs=stack(inputs),
-            terminal=stack([policy.normalize(s.terminal_obs) for s in steps]),
-            states=torch.stack(states),
-            reward=torch.stack([s.reward for s in steps]) * config.reward_scale,
-            entropy=torch.stack(entropies),
-            done=terminated | truncated,
-            # a failure in the very last step of an episode counts as reaching its time limit
-            bootstraps=(truncated | ~terminated) & usable,
-            info={name: torch.stack([s.info[name] for s in steps]) for name in steps[0].info},
-        )
 
     @torch.no_grad()
     def _next_values(self, window: Window) -> Tensor:
-        """Return the least of the critics' values after each step, (H, N); zero where there is nothing to bootstrap."""
+        """Return the critics' least value after each step, (H, N); zero after a failure."""
         values = self.critics(window.terminal.map(_merge_time_and_env)).amin(dim=0)
-        return torch.where(window.bootstraps, values.view_as(window.bootstraps), 0.0)
+        return torch.where(window.has_value, values.view_as(window.has_value), 0.0)
 
-    # ---- actor and temperature ---------------------------------------------------------------------------------
+    def _soft_reward(self, window: Window, with_entropy: bool) -> Tensor:
+        """Return the scaled reward and, if asked for, the present temperature's entropy bonus, (H, N)."""
+        reward = window.reward * self.config.reward_scale
+        if not with_entropy:
+            return reward
+        return reward + self.temperature.value * normalized_entropy(window.entropy, self.target_entropy)
 
     def _improve_actor(self, window: Window) -> dict[str, Tensor]:
-        """Climb the gradient of the window's return, which flows through simulator and critics, by one step."""
-        ends = (segment_ends(window.done) & window.bootstraps).flatten().nonzero().squeeze(-1)
-        end_inputs = window.terminal.map(lambda x: _merge_time_and_env(x)[ends])
-        end_values = self.critics(end_inputs).mean(dim=0)
-        next_values = (
-            torch.zeros_like(window.reward).flatten().index_put((ends,), end_values).view_as(window.reward)
-        )
+        """Step along the gradient of the window's return, which flows through simulator and critics."""
+        ends = (segment_ends(window.done) & window.has_value).flatten().nonzero().squeeze(-1)
+        end_values = self.critics(window.terminal.map(lambda x: _merge_time_and_env(x)[ends])).mean(dim=0)
+        next_values = torch.zeros_like(window.reward).flatten().index_put((ends,), end_values)
         objective = actor_objective(
             self._soft_reward(window, self.config.entropy_in_actor),
-            next_values,
+            next_values.view_as(window.reward),
             window.done,
             gamma=self.config.gamma,
         )
@@ -328,25 +278,15 @@ class Sapo:
         }
 
     def _adapt_temperature(self, window: Window) -> dict[str, Tensor]:
-        """Lower alpha while the entropy is above its target, raise it while it is below."""
+        """Lower the temperature while the entropy is above its target, raise it while it is below."""
         loss = self.temperature.loss(window.entropy, self.target_entropy)
         self._temperature_optimizer.zero_grad()
         loss.backward()
         step_clipped(self._temperature_optimizer, max_norm=self.config.max_grad_norm)
         return {"entropy": window.entropy.detach().mean(), "temperature": self.temperature.value}
 
-    def _soft_reward(self, window: Window, with_entropy: bool) -> Tensor:
-        """Reward plus, if asked for, the normalised entropy at the present temperature, (H, N)."""
-        if not with_entropy:
-            return window.reward
-        return window.reward + self.temperature.value * normalized_entropy(
-            window.entropy, self.target_entropy
-        )
-
-    # ---- critics -----------------------------------------------------------------------------------------------
-
     def _fit_critics(self, inputs: NetworkInput, targets: Tensor) -> dict[str, Tensor]:
-        """Regress all critics on the targets, several passes over the window in minibatches."""
+        """Regress all critics on the targets, in several passes of minibatches over the window."""
         inputs, targets = inputs.map(_merge_time_and_env), targets.flatten()
         losses, norms = [], []
         for _ in range(self.config.critic_passes):
@@ -367,12 +307,11 @@ class Sapo:
         }
 
     def _minibatches(self, size: int) -> tuple[Tensor, ...]:
-        """Cut the samples' indices, shuffled or in order of time, into minibatches."""
-        device = self.env.device
+        """Cut the samples' indices into minibatches, shuffled or in the order of time."""
         if self.config.shuffle_minibatches:
-            indices = torch.randperm(size, generator=self._random, device=device)
+            indices = torch.randperm(size, generator=self._generator, device=self.env.device)
         else:
-            indices = torch.arange(size, device=device)
+            indices = torch.arange(size, device=self.env.device)
         return indices.tensor_split(self.config.num_minibatches)
 
     def _schedule_learning_rates(self) -> None:
@@ -383,57 +322,52 @@ class Sapo:
         ):
             set_learning_rate(optimizer, first + (config.final_learning_rate - first) * progress)
 
-    # ---- results -----------------------------------------------------------------------------------------------
-
     def _report(self, window: Window, metrics: dict[str, Tensor]) -> dict[str, float]:
-        """Bring the epoch's numbers to the host; apart from the actor's segment ends, the only wait for the device."""
-        reward = window.reward.detach() / self.config.reward_scale
+        """Bring the epoch's figures to the host: of reports and events, means over the window and counts."""
+        reward = window.reward.detach()
         self._episodes.update(reward.cpu(), window.done.cpu())
-        metrics = metrics | {"step_reward": reward.mean()}
+        metrics = {**metrics, "step_reward": reward.mean()}
         for name, values in window.info.items():
             metrics[name] = values.sum() if values.dtype == torch.bool else values.mean()
-        numbers = torch.stack([value.double() for value in metrics.values()]).tolist()
-        report = {
+        figures = torch.stack([value.double() for value in metrics.values()]).tolist()
+        return {
             "env_steps": float(self.env_steps),
             **self._episodes.summary(),
-            **dict(zip(metrics, numbers, strict=True)),
+            **dict(zip(metrics, figures, strict=True)),
+            "actor/learning_rate": self._actor_optimizer.param_groups[0]["lr"],
         }
-        report["actor/learning_rate"] = self._actor_optimizer.param_groups[0]["lr"]
-        return report
 
     def _count_skipped(self, skipped: bool) -> None:
         self._skipped_in_a_row = self._skipped_in_a_row + 1 if skipped else 0
         if self._skipped_in_a_row >= self.config.max_skipped_updates:
             raise TrainingDiverged(
-                f"epoch {self.epoch}: the actor's gradient was not finite {self._skipped_in_a_row} times in a row; "
-                "lower actor_learning_rate or horizon, or look at the env's states"
+                f"epoch {self.epoch}: no finite actor gradient {self._skipped_in_a_row} times in a row; "
+                "a smaller actor_learning_rate or a shorter horizon may help"
             )
 
     def state_dict(self) -> dict[str, Any]:
-        """Return all that the next update depends on, as tensors and plain containers; copied where it would change."""
+        """Return a copy of all that the next update depends on, in tensors and plain containers."""
         return copy.deepcopy(
             {
                 "epoch": self.epoch,
                 "env_steps": self.env_steps,
                 "skipped_in_a_row": self._skipped_in_a_row,
-                "random": self._random.get_state(),
-                "policy_random": self.policy.samples.get_state(),
+                "generator": self._generator.get_state(),
+                "policy_generator": self.policy.samples.get_state(),
                 "env": self.env.state_dict(),
-                "episodes": self._episodes.state_dict(),
                 **{name: part.state_dict() for name, part in self._parts().items()},
             }
         )
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore what `state_dict` gave; the next update is then, bit for bit, the one that would have followed."""
+        """Restore what `state_dict` gave: the next update is, bit for bit, what it would have been."""
         for name, part in self._parts().items():
             part.load_state_dict(state[name])
         self.epoch = state["epoch"]
         self.env_steps = state["env_steps"]
         self._skipped_in_a_row = state["skipped_in_a_row"]
-        self._random.set_state(state["random"])
-        self.policy.samples.set_state(state["policy_random"])
-        self._episodes.load_state_dict(state["episodes"])
+        self._generator.set_state(state["generator"])
+        self.policy.samples.set_state(state["policy_generator"])
         self.env.load_state_dict(state["env"])
 
     def _parts(self) -> dict[str, Any]:
@@ -444,6 +378,7 @@ class Sapo:
             "actor_optimizer": self._actor_optimizer,
             "critic_optimizer": self._critic_optimizer,
             "temperature_optimizer": self._temperature_optimizer,
+            "episodes": self._episodes,
         }
 
 
@@ -451,12 +386,6 @@ def _merge_time_and_env(x: Tensor) -> Tensor:
     return x.flatten(0, 1)
 
 
-def _is_usable(obs: Obs) -> Tensor:
-    """Envs whose whole observation is finite and of sane size, (N,) bool; NaN compares false."""
-    largest = [value.detach().flatten(1).abs().amax(dim=1) for value in obs.values()]
-    return torch.stack(largest).amax(dim=0) <= MAX_OBSERVATION
-
-
-def _require(condition: bool, name: str, expected: str, got: Any) -> None:
+def _require(condition: bool, message: str) -> None:
     if not condition:
-        raise ValueError(f"{name} must be {expected}, got {got}")
+        raise ValueError(message)

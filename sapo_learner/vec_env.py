@@ -1,4 +1,4 @@
-"""The only thing the learner knows about a simulator: a batched environment whose step can be differentiated."""
+"""All that the learner knows about a simulator: a batched environment whose step can be differentiated."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ class StepResult:
     obs: Obs
     """Observation to act on next; of the new episode where an env was reset."""
     reward: Tensor
-    """(num_envs,) float32, differentiable with respect to the action and all earlier actions of the window."""
+    """(num_envs,) float32, differentiable with respect to this action and all before it in the window."""
     terminated: Tensor
     """(num_envs,) bool: the episode ended by failure; the value after it is zero."""
     truncated: Tensor
     """(num_envs,) bool: the episode ended by its time limit; the value after it is V(terminal_obs)."""
     terminal_obs: Obs
-    """Observation after the step and before any reset; equals `obs` where no reset happened. Keeps its gradient."""
+    """Observation after the step and before any reset; `obs` where there was none. Keeps its gradient."""
     info: dict[str, Tensor]
-    """Named reward terms as `reward/<name>` (num_envs,) and event masks such as `nonfinite` (num_envs,), detached."""
+    """Reward terms `reward/<name>` and event masks such as `nonfinite` (bool), (num_envs,) each, detached."""
 
 
 class VecEnv(Protocol):
@@ -57,7 +57,7 @@ class VecEnv(Protocol):
         ...
 
     def state_dict(self) -> dict[str, Any]:
-        """Named physical state, clocks and random state: all that a bit-exact resume needs."""
+        """Return a copy of physical state, clocks and random state: all that a bit-exact resume needs."""
         ...
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
