@@ -1,0 +1,63 @@
+"""What a simulated robot understands of joint commands: pure functions from messages to motion."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from sensor_msgs.msg import JointState
+from std_msgs.msg import Float64MultiArray
+from trajectory_msgs.msg import JointTrajectory
+
+from policy_runner.contract import ActionSpec
+
+Positions = NDArray[np.float64]
+"""(num_joints,) in the order of the contract's joint names [rad or m]."""
+
+
+class CommandError(ValueError):
+    """A command that cannot be obeyed; the message says why."""
+
+
+def target_of(
+    message: JointTrajectory | Float64MultiArray | JointState, joint_names: Sequence[str]
+) -> Positions:
+    """Return the commanded joint positions; of a trajectory, its last point.
+
+    Raises CommandError when a joint is missing, the length is wrong, or a value is not finite.
+    """
+    if isinstance(message, JointTrajectory):
+        if not message.points:
+            raise CommandError("joint trajectory without points")
+        return _by_name(message.joint_names, message.points[-1].positions, joint_names)
+    if isinstance(message, JointState):
+        return _by_name(message.name, message.position, joint_names)
+    return _checked(message.data, joint_names)
+
+
+def action_towards(target: Positions, joint_q: Positions, spec: ActionSpec) -> NDArray[np.float32]:
+    """Return the action in [-1, 1] that moves the joints to `target`, or as far as one step allows."""
+    scale, offset = np.asarray(spec.scale), np.asarray(spec.offset)
+    wanted = target - joint_q if spec.mode == "delta_position" else target
+    return np.clip((wanted - offset) / scale, -1.0, 1.0).astype(np.float32)
+
+
+def _by_name(names: Sequence[str], values: Sequence[float], joint_names: Sequence[str]) -> Positions:
+    if len(names) != len(values):
+        raise CommandError(f"{len(names)} joint names, but {len(values)} positions")
+    given = dict(zip(names, values, strict=True))
+    missing = [name for name in joint_names if name not in given]
+    if missing:
+        raise CommandError(f"joint {missing[0]!r} is missing; commanded: {list(names)}")
+    return _checked([given[name] for name in joint_names], joint_names)
+
+
+def _checked(values: Sequence[float], joint_names: Sequence[str]) -> Positions:
+    if len(values) != len(joint_names):
+        raise CommandError(f"expected {len(joint_names)} positions {list(joint_names)}, got {len(values)}")
+    for name, value in zip(joint_names, values, strict=True):
+        if not math.isfinite(value):
+            raise CommandError(f"joint {name!r}: position must be finite, got {value}")
+    return np.asarray(values, np.float64)
