@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from policy_runner.contract import PointCloudSpec
 from policy_runner.inputs import CloudSample
-from policy_runner.pointcloud import CloudError, CloudLike, MalformedCloudError, decode, preprocess
+from policy_runner.pointcloud import CloudLike, TooFewPointsError, decode, preprocess
 
 
 class CloudDrop(Enum):
@@ -78,10 +78,10 @@ class CloudWorker:
                 continue
             try:
                 points = preprocess(decode(cloud), self._spec, self._transform)
-            except MalformedCloudError as error:
-                self._drop(CloudDrop.MALFORMED, str(error))
-            except CloudError as error:
+            except TooFewPointsError as error:
                 self._drop(CloudDrop.TOO_FEW_POINTS, str(error))
+            except Exception as error:  # not only MalformedCloudError: no message may end this thread
+                self._drop(CloudDrop.MALFORMED, str(error))
             else:
                 sample = CloudSample(points=points, stamp_ns=stamp_ns, arrival_s=arrival_s)
                 with self._wake:

@@ -166,7 +166,7 @@ class Controller:
         idle = self.mode is Mode.IDLE
         if idle and self._joints is not None:
             self._check_start(self._joints.position)
-        self._supervisor.arm(now_s, fault=self.fault(now_s), at_rest=self._limiter.at_rest)
+        self._supervisor.arm(now_s, fault=self.fault(now_s), at_rest=idle or self._limiter.at_rest)
         if idle and self._joints is not None:
             self._limiter.start(self._joints.position)
             self._previous_action = np.zeros_like(self._previous_action)

@@ -65,7 +65,7 @@ class JointReader:
     def __init__(self, joint_names: Sequence[str], *, needs_velocity: bool) -> None:
         self._joint_names = tuple(joint_names)
         self._needs_velocity = needs_velocity
-        self._names: tuple[str, ...] = ()
+        self._names: tuple[str, ...] | None = None
         self._rows: list[int] = []
 
     def read(
@@ -89,8 +89,8 @@ class JointReader:
             self._rows = self._find(names)
             self._names = tuple(names)
         return JointSample(
-            position=self._pick("position", position),
-            velocity=self._pick("velocity", velocity) if self._needs_velocity else None,
+            position=self._pick("position", position, len(names)),
+            velocity=self._pick("velocity", velocity, len(names)) if self._needs_velocity else None,
             stamp_ns=stamp_ns,
             arrival_s=arrival_s,
         )
@@ -103,11 +103,9 @@ class JointReader:
                 raise JointStateError(f"joint {joint!r} is {what}; joint state has {found}")
         return [found.index(joint) for joint in self._joint_names]
 
-    def _pick(self, what: str, values: Sequence[float]) -> Float64:
-        if len(values) != len(self._names):
-            raise JointStateError(
-                f"{what}: expected {len(self._names)} values, one a name, got {len(values)}"
-            )
+    def _pick(self, what: str, values: Sequence[float], count: int) -> Float64:
+        if len(values) != count:
+            raise JointStateError(f"{what}: expected {count} values, one a name, got {len(values)}")
         picked = np.asarray(values, np.float64)[self._rows]
         if not np.isfinite(picked).all():
             joint = self._joint_names[int(np.argmin(np.isfinite(picked)))]

@@ -103,13 +103,11 @@ class PolicyRunner(LifecycleNode):
         self.create_service(LoadPolicy, "~/load_policy", load_policy)
         self._publish_status()
 
-    def start(self) -> str:
-        """Configure and activate, where `autostart` says so; return what went wrong, or an empty string."""
+    def start(self) -> bool:
+        """Configure and activate, where `autostart` says so; return whether that went well."""
         if not self._settings.autostart:
-            return ""
-        if self.trigger_configure() == SUCCESS and self.trigger_activate() == SUCCESS:
-            return ""
-        return self._problem
+            return True
+        return self.trigger_configure() == SUCCESS and self.trigger_activate() == SUCCESS
 
     # lifecycle
 
@@ -452,16 +450,14 @@ def main(args: list[str] | None = None) -> int:
         return 2
     executor = SingleThreadedExecutor()
     executor.add_node(node)
-    problem = node.start()
-    if problem:
-        print(f"policy_runner: {problem}", file=sys.stderr)
-    while not problem and not stop.is_set():
+    started = node.start()
+    while started and not stop.is_set():
         executor.spin_once(timeout_sec=0.1)
     node.trigger_shutdown()
     executor.shutdown()
     node.destroy_node()
     rclpy.shutdown()
-    return 1 if problem else 0
+    return 0 if started else 1
 
 
 if __name__ == "__main__":

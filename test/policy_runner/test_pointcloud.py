@@ -1,0 +1,287 @@
+"""Clouds become the right points or are refused; a plain struct-based decoder and loops are the oracle."""
+
+from __future__ import annotations
+
+import random
+import struct
+import tracemalloc
+from dataclasses import replace
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from policy_runner.contract import PointCloudSpec
+from policy_runner.pointcloud import (
+    DATATYPES,
+    CloudError,
+    MalformedCloudError,
+    TooFewPointsError,
+    decode,
+    preprocess,
+    stride_indices,
+)
+
+STRUCT_CODES = {1: "b", 2: "B", 3: "h", 4: "H", 5: "i", 6: "I", 7: "f", 8: "d"}
+LOSSLESS = (1, 2, 3, 4, 7)
+
+
+def field(name, offset, datatype=7, count=1):
+    return SimpleNamespace(name=name, offset=offset, datatype=datatype, count=count)
+
+
+def cloud(points=None, **changes):
+    points = np.arange(12, dtype="<f4").reshape(4, 3) if points is None else np.asarray(points, "<f4")
+    message = {
+        "height": 1,
+        "width": len(points),
+        "fields": [field("x", 0), field("y", 4), field("z", 8)],
+        "is_bigendian": False,
+        "point_step": 12,
+        "row_step": 12 * len(points),
+        "data": points.tobytes(),
+    }
+    return SimpleNamespace(**(message | changes))
+
+
+def struct_decode(message) -> list[tuple[float, ...]]:
+    order = ">" if message.is_bigendian else "<"
+    fields = {f.name: f for f in message.fields}
+    row_step = message.row_step or message.width * message.point_step
+    return [
+        tuple(
+            struct.unpack_from(
+                order + STRUCT_CODES[fields[axis].datatype],
+                message.data,
+                row * row_step + column * message.point_step + fields[axis].offset,
+            )[0]
+            for axis in "xyz"
+        )
+        for row in range(message.height)
+        for column in range(message.width)
+    ]
+
+
+def random_cloud(rng: random.Random, datatypes=LOSSLESS):
+    """Any legal cloud: types, gaps between fields, padded points and rows, both byte orders, rows or not."""
+    offset, fields = rng.randrange(4), []
+    for name in rng.sample(["x", "y", "z", "intensity"], 4):
+        datatype = rng.choice(datatypes)
+        fields.append(field(name, offset, datatype))
+        offset += struct.calcsize(STRUCT_CODES[datatype]) + rng.randrange(3)
+    height, width = rng.choice([(1, rng.randrange(1, 40)), (rng.randrange(1, 7), rng.randrange(1, 9))])
+    point_step = offset + rng.randrange(5)
+    row_step = rng.choice([0, width * point_step, width * point_step + rng.randrange(9)])
+    size = height * (row_step or width * point_step) + rng.choice([0, 0, 5])
+    return SimpleNamespace(
+        height=height,
+        width=width,
+        fields=fields,
+        is_bigendian=rng.random() < 0.5,
+        point_step=point_step,
+        row_step=row_step,
+        data=rng.randbytes(size),
+    )
+
+
+@pytest.mark.parametrize("datatype", sorted(DATATYPES))
+@pytest.mark.parametrize("bigendian", [False, True])
+def test_every_datatype_is_read_exactly_or_refused_by_name(datatype, bigendian):
+    code = (">" if bigendian else "<") + STRUCT_CODES[datatype]
+    values = [(1, 2, 3), (4, 5, 6), (100, 0, 127)]
+    data = b"".join(struct.pack(code, value) for point in values for value in point)
+    size = struct.calcsize(code)
+    fields = [field(axis, index * size, datatype) for index, axis in enumerate("xyz")]
+    message = cloud(
+        fields=fields, width=3, point_step=3 * size, row_step=9 * size, data=data, is_bigendian=bigendian
+    )
+    if datatype in LOSSLESS:
+        points = decode(message)
+        assert points.dtype == np.float32
+        assert points.tolist() == [list(point) for point in values]
+    else:
+        with pytest.raises(MalformedCloudError, match=f"field 'x': {DATATYPES[datatype][0]} does not fit"):
+            decode(message)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_random_legal_clouds_decode_like_the_struct_module(seed):
+    rng = random.Random(seed)
+    for _ in range(125):
+        message = random_cloud(rng)
+        expected = np.array(struct_decode(message), np.float32).reshape(-1, 3)
+        np.testing.assert_array_equal(decode(message), expected)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_random_corruption_gives_points_or_a_refusal_and_nothing_else(seed):
+    rng = random.Random(1000 + seed)
+    wild = (-1, 0, 1, 3, 255, 65536, 2**31, 2**32 - 1)
+    for _ in range(125):
+        message = random_cloud(rng, datatypes=tuple(DATATYPES))
+        for _ in range(rng.randrange(1, 4)):
+            name = rng.choice(["height", "width", "point_step", "row_step", "data", "field", "fields"])
+            if name == "data":
+                message.data = message.data[: rng.randrange(len(message.data) + 1)]
+            elif name == "field" and message.fields:
+                setattr(
+                    rng.choice(message.fields), rng.choice(["offset", "datatype", "count"]), rng.choice(wild)
+                )
+            elif name == "fields":
+                message.fields = rng.choices(message.fields, k=rng.randrange(5)) if message.fields else []
+            elif name != "field":
+                setattr(message, name, rng.choice(wild))
+        try:
+            points = decode(message)
+        except MalformedCloudError:
+            continue
+        assert points.shape[1] == 3 and len(points) <= len(message.data)
+
+
+def test_an_empty_cloud_is_no_points_whatever_its_steps():
+    for size in ({"width": 0}, {"height": 0}, {"width": 0, "point_step": 0, "row_step": 0, "data": b""}):
+        assert decode(cloud(**size)).shape == (0, 3)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"fields": [field("x", 0), field("y", 4)]}, "field 'z': expected exactly one, got 0"),
+        ({"fields": [field(a, 0) for a in "xxyz"]}, "field 'x': expected exactly one, got 2"),
+        ({"fields": [field("x", 0), field("y", 4), field("z", 9)]}, "field 'z': FLOAT32 at offset 9 exceeds"),
+        ({"fields": [field("x", 0, count=2), field("y", 4), field("z", 8)]}, "field 'x': expected count 1"),
+        ({"fields": [field("x", 0, datatype=9), field("y", 4), field("z", 8)]}, "unknown datatype 9"),
+        ({"data": bytes(47)}, "data: expected at least 48 bytes, got 47"),
+        ({"width": 4_000_000_000}, "data: expected at least 48000000000 bytes"),
+        ({"height": 2, "width": 2, "row_step": 23}, "row_step: expected at least width"),
+        ({"height": 2, "width": 2, "row_step": 40}, "data: expected at least 64 bytes"),
+        ({"point_step": 0}, "exceeds point_step 0"),
+    ],
+)
+def test_a_malformed_cloud_is_refused_by_what_is_wrong(changes, message):
+    with pytest.raises(MalformedCloudError, match=message):
+        decode(cloud(**changes))
+
+
+def test_a_refusal_allocates_next_to_nothing():
+    message = cloud(width=2**32 - 1, height=2**32 - 1)
+    tracemalloc.start()
+    for _ in range(100):
+        with pytest.raises(MalformedCloudError):
+            decode(message)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 1_000_000
+
+
+def test_a_large_organised_cloud_is_thinned_by_rows_and_columns_alike():
+    rows, columns = np.mgrid[0:40, 0:60]
+    points = np.stack([rows, columns, 0 * rows], axis=-1).reshape(-1, 3)
+    message = cloud(points, height=40, width=60, row_step=720)
+    kept = decode(message, max_points=300)
+    assert len(kept) <= 300
+    assert np.unique(np.diff(np.unique(kept[:, 0]))).tolist() == [3.0]
+    assert np.unique(np.diff(np.unique(kept[:, 1]))).tolist() == [3.0]
+
+
+@pytest.mark.parametrize(("height", "width"), [(1, 1000), (2, 500), (500, 2), (999, 1), (31, 32)])
+def test_thinning_never_keeps_more_than_asked_and_never_nothing(height, width):
+    message = cloud(np.ones((height * width, 3)), height=height, width=width, row_step=12 * width)
+    for max_points in (1, 7, 99, 100, 998):
+        assert 1 <= len(decode(message, max_points=max_points)) <= max_points
+
+
+def test_stride_takes_every_kth_row_and_repeats_what_is_too_few():
+    assert stride_indices(2592, 250).tolist() == list(range(0, 2500, 10))
+    assert stride_indices(5, 5).tolist() == [0, 1, 2, 3, 4]
+    assert stride_indices(9, 5).tolist() == [0, 1, 2, 3, 4]
+    assert stride_indices(2, 5).tolist() == [0, 1, 0, 1, 0]
+    with pytest.raises(TooFewPointsError):
+        stride_indices(0, 5)
+
+
+def spec(**changes):
+    unit_box = {"crop_min": (0.0, 0.0, 0.0), "crop_max": (1.0, 1.0, 1.0)}
+    return PointCloudSpec(**({"frame": "world", "num_points": 16} | unit_box | changes))
+
+
+def in_box(point, box) -> bool:
+    return all(
+        low <= value <= high for value, low, high in zip(point, box.crop_min, box.crop_max, strict=True)
+    )
+
+
+def test_masking_and_cropping_keep_what_a_loop_keeps_in_order():
+    rng = np.random.default_rng(0)
+    points = rng.uniform(-0.5, 1.5, (400, 3)).astype(np.float32)
+    points[::7, 0], points[3::11, 2], points[5::13, 1] = np.nan, np.inf, 1e30
+    kept = [point for point in points.tolist() if all(np.isfinite(point)) and in_box(point, spec())]
+    expected = np.array(kept, np.float32)[stride_indices(len(kept), 16)]
+    np.testing.assert_array_equal(preprocess(points, spec()), expected)
+
+
+def test_points_are_turned_and_moved_before_they_are_cropped():
+    quarter_turn = np.array([[0.0, -1, 0, 0.9], [1, 0, 0, 0.1], [0, 0, 1, 0.2], [0, 0, 0, 1]])
+    points = np.array([[0.1, 0.2, 0.3], [0.5, 0.7, 0.1], [5.0, 0.0, 0.0]], np.float32)
+    found = preprocess(points, spec(num_points=2), quarter_turn)
+    np.testing.assert_allclose(found, [[0.7, 0.2, 0.5], [0.2, 0.6, 0.3]], atol=1e-6)
+
+
+def test_what_overflows_in_the_transform_is_dropped_not_passed_on():
+    shear = np.array([[0.0, 1e300, 0, 0], [1, 0, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]])
+    points = np.array([[0.5, 3e38, 0.5], [0.5, -3e38, 0.5], [0.5, 0.0, 0.5]], np.float32)
+    found = preprocess(points, spec(num_points=1), shear)
+    np.testing.assert_array_equal(found, [[0.0, 0.5, 0.5]])
+
+
+@pytest.mark.parametrize("voxel_m", [0.07, 0.25, 1.0])
+def test_a_voxel_is_replaced_by_the_mean_of_its_points(voxel_m):
+    box = spec(voxel_m=voxel_m, crop_min=(0.1, -0.2, 0.3), crop_max=(1.1, 0.8, 1.3), num_points=1)
+    points = np.random.default_rng(6).uniform(box.crop_min, box.crop_max, (300, 3)).astype(np.float32)
+    voxels = {}
+    for point in points:
+        cell = tuple(int((value - low) / voxel_m) for value, low in zip(point, box.crop_min, strict=True))
+        voxels.setdefault(cell, []).append(point)
+    expected = [np.mean(voxels[cell], axis=0, dtype=np.float64) for cell in sorted(voxels)]
+    found = preprocess(points, replace(box, num_points=len(voxels)))
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
+def test_the_farthest_sampler_agrees_with_the_textbook_loop():
+    points = np.random.default_rng(1).uniform(0, 1, (60, 3)).astype(np.float32)
+    chosen, distance = [0], np.full(60, np.inf)
+    for _ in range(9):
+        distance = np.minimum(distance, ((points - points[chosen[-1]]).astype(np.float64) ** 2).sum(axis=1))
+        chosen.append(int(distance.argmax()))
+    found = preprocess(points, spec(sampler="farthest", num_points=10))
+    assert {tuple(p) for p in found.tolist()} == {tuple(p) for p in points[chosen].tolist()}
+
+
+def test_the_random_sampler_takes_distinct_points_and_repeats_itself():
+    points = np.random.default_rng(2).uniform(0, 1, (60, 3)).astype(np.float32)
+    found = preprocess(points, spec(sampler="random", seed=4))
+    assert len(np.unique(found, axis=0)) == 16
+    np.testing.assert_array_equal(found, preprocess(points, spec(sampler="random", seed=4)))
+    assert not np.array_equal(found, preprocess(points, spec(sampler="random", seed=5)))
+
+
+@pytest.mark.parametrize("sampler", ["stride", "random", "farthest"])
+@pytest.mark.parametrize("available", [1, 15, 16, 17, 200])
+def test_every_sampler_gives_exactly_the_asked_number_of_given_points(sampler, available):
+    points = np.random.default_rng(3).uniform(0, 1, (available, 3)).astype(np.float32)
+    points[available // 2 :] = points[available // 2]  # many points in one place
+    found = preprocess(points, spec(sampler=sampler))
+    assert found.shape == (16, 3) and found.dtype == np.float32
+    assert {tuple(p) for p in found.tolist()} <= {tuple(p) for p in points.tolist()}
+
+
+def test_too_few_points_inside_the_box_are_no_observation():
+    points = np.full((9, 3), 0.5, np.float32)
+    assert preprocess(points, spec(min_points=9)).shape == (16, 3)
+    for few in (points[:8], np.full((9, 3), 2.0, np.float32), np.empty((0, 3), np.float32)):
+        with pytest.raises(TooFewPointsError, match=r"expected at least 9"):
+            preprocess(few, spec(min_points=9))
+
+
+def test_all_refusals_share_one_base_class():
+    assert issubclass(MalformedCloudError, CloudError) and issubclass(TooFewPointsError, CloudError)
