@@ -58,13 +58,12 @@ def requirements(name: str) -> list[str]:
 
 def files_to_install(folder: str) -> list[tuple[str, list[str]]]:
     """Return (destination, files) for `folder` and every folder below it; the files keep their places."""
-    folders = (ROOT / folder, *sorted(path for path in (ROOT / folder).rglob("*") if path.is_dir()))
-    found = []
-    for place in folders:
-        names = [str(path.relative_to(ROOT)) for path in sorted(place.iterdir()) if path.is_file()]
-        if names and place.name != "__pycache__":
-            found.append((str(Path("share", PACKAGE, place.relative_to(ROOT))), names))
-    return found
+    places: dict[Path, list[str]] = {}
+    for path in sorted((ROOT / folder).rglob("*")):
+        if path.is_file() and path.suffix != ".pyc":
+            name = path.relative_to(ROOT)
+            places.setdefault(Path("share", PACKAGE, name.parent), []).append(str(name))
+    return [(str(place), names) for place, names in places.items()]
 
 
 def interfaces_in_another_prefix(prefix: Path) -> bool:
