@@ -157,19 +157,21 @@ class Controller:
         self._policy = policy
 
     def arm(self) -> None:
-        """Put the policy in command.
+        """Put the policy in command of the robot as it stands: commands begin at the measured position.
 
         Raises:
             ArmError: why not, naming the input or the joint.
         """
+        if self.mode is Mode.RUNNING:
+            return
         now_s = self._clock()
-        idle = self.mode is Mode.IDLE
-        if idle and self._joints is not None:
+        fault = self.fault(now_s)
+        if fault is None and self._joints is not None:
             self._check_start(self._joints.position)
-        self._supervisor.arm(now_s, fault=self.fault(now_s), at_rest=idle or self._limiter.at_rest)
-        if idle and self._joints is not None:
-            self._limiter.start(self._joints.position)
-            self._previous_action = np.zeros_like(self._previous_action)
+        self._supervisor.arm(now_s, fault=fault, at_rest=self.mode is Mode.IDLE or self._limiter.at_rest)
+        assert self._joints is not None  # else there was a fault
+        self._limiter.start(self._joints.position)
+        self._previous_action = np.zeros_like(self._previous_action)
 
     def disarm(self) -> None:
         """Take the command from the policy: decelerate and hold."""

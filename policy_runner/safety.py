@@ -71,7 +71,7 @@ class Supervisor:
         """How often each reason has taken the command from the policy."""
 
     def arm(self, now_s: float, *, fault: HoldReason | None, at_rest: bool) -> None:
-        """Put the policy in command.
+        """Put the policy in command; nothing changes where it is already.
 
         fault: what is wrong at this moment, if anything; at_rest: whether the last command was one of rest.
 

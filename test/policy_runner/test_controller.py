@@ -357,3 +357,15 @@ def test_under_random_faults_and_orders_no_command_is_outside_limits_or_beyond_s
         if command is not None:
             assert ((command.values >= action.lower) & (command.values <= action.upper)).all()
             previous = command.values
+
+
+def test_armed_again_after_a_hold_it_begins_where_the_robot_then_is(bench):
+    bench.armed().run(10)
+    bench.controller.disarm()
+    bench.run(30)
+    bench.position = np.array([0.2, 0.2, 1.0])  # somebody moved it
+    bench.clock.now_s += DT
+    bench.sense()
+    bench.controller.arm()
+    there = bench.position.copy()
+    np.testing.assert_allclose(bench.run(1).values, there + MOVE)
