@@ -76,7 +76,7 @@ class Env:
         self._action = torch.zeros(num_envs, self.action_dim, device=device)
         self.nonfinite = torch.zeros(num_envs, dtype=torch.int64, device=device)
         """How often each env's state broke and was reset, (num_envs,) int64."""
-        self._state = self._fresh()
+        self._state = self._fresh(self._episode)
 
     # ---- VecEnv ------------------------------------------------------------------------------------------------
 
@@ -86,21 +86,25 @@ class Env:
         self._episode = self._episode + 1
         self._clock = torch.zeros_like(self._clock)
         self._action = torch.zeros_like(self._action)
-        self._state = self._fresh()
+        self._state = self._fresh(self._episode)
         return self.task.observe(self._state, self._action)
 
     def step(self, action: Tensor) -> StepResult:
         """Advance by one control step; action (num_envs, action_dim) is clipped to [-1, 1]."""
         if tuple(action.shape) != (self.num_envs, self.action_dim):
-            raise ValueError(f"action: expected {(self.num_envs, self.action_dim)}, got {tuple(action.shape)}")
+            raise ValueError(
+                f"action: expected {(self.num_envs, self.action_dim)}, got {tuple(action.shape)}"
+            )
         action = action.clamp(-1.0, 1.0)
         before = self._state
         joint_dq = self.task.control(before, action)
         particles = self._bridge.step(before["particles"], before["joint_q"], joint_dq)
         after: State = {"particles": particles, "joint_q": before["joint_q"] + joint_dq}
 
+        # What a broken env shows from here on is its next start: finite, and without a gradient.
         healthy = _healthy(after)
-        after = _select(healthy, after, {name: value.detach() for name, value in before.items()})
+        fresh = self._fresh(self._episode + 1)
+        after = _select(healthy, after, fresh)
         terms = self.task.reward(after, action)
         terms = {name: torch.where(healthy, term, 0.0) for name, term in terms.items()}
         reward = torch.stack(list(terms.values())).sum(dim=0)
@@ -112,7 +116,7 @@ class Env:
         done = terminated | truncated
         self._episode = self._episode + done
         self.nonfinite += ~healthy
-        self._state = _select(~done, after, self._fresh())
+        self._state = _select(~done, after, fresh)
         self._clock = torch.where(done, 0, self._clock)
         action = torch.where(done[:, None], 0.0, action)
         self._action = action.detach()
@@ -137,9 +141,9 @@ class Env:
         """Named physical state (x, v, C, F, joint_q), clocks, random state and counters; copies."""
         particles = self._state["particles"].detach()
         named = {
-            name: particles[..., at : at + size].reshape(
-                *particles.shape[:2], *((3,) if size == 3 else (3, 3))
-            ).clone()
+            name: particles[..., at : at + size]
+            .reshape(*particles.shape[:2], *((3,) if size == 3 else (3, 3)))
+            .clone()
             for name, (at, size) in _FIELDS.items()
         }
         return {
@@ -214,8 +218,8 @@ class Env:
             f"on a {model.grid_size}^3 grid (CFL {model.cfl:.2f}); {self._bridge.plan.describe()}"
         )
 
-    def _fresh(self) -> State:
-        return self.task.initial_state(uniform(self.seed, self._episode, self.task.num_random))
+    def _fresh(self, episode: Tensor) -> State:
+        return self.task.initial_state(uniform(self.seed, episode, self.task.num_random))
 
 
 def _healthy(state: State) -> Tensor:
