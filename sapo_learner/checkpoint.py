@@ -25,6 +25,7 @@ from sapo_learner.vec_env import VecEnv
 
 FORMAT = 1
 _NAME = re.compile(r"checkpoint_(\d{6,})\.pt")
+_TEMPORARY = ".writing_"
 _TRAILER = re.compile(rb"\nsha256 ([0-9a-f]{64})\n\Z")
 _TRAILER_SIZE = len("\nsha256 \n") + 64
 
@@ -97,6 +98,8 @@ def save_checkpoint(
     buffer.write(f"\nsha256 {digest}\n".encode())
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        for leftover in folder.glob(f"{_TEMPORARY}*"):  # of a process that was killed while it wrote
+            leftover.unlink()
         _write_atomically(path, buffer.getbuffer())
         for old in _checkpoints(folder)[keep:]:
             old.unlink()
@@ -158,7 +161,7 @@ def _check_header(path: Path, *, expected: dict[str, Any], found: dict[str, Any]
 
 
 def _write_atomically(path: Path, data: memoryview) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary = path.with_name(_TEMPORARY + path.name)
     try:
         with temporary.open("wb") as file:
             file.write(data)

@@ -45,8 +45,8 @@ class SquashedNormal(NamedTuple):
         """Estimate the entropy as the mean of -log_prob over reparameterised samples.
 
         noise: (samples, ..., d) standard normal, independent of the noise of the action taken.
-        Returns (...,) [nat]; gradients flow through the samples to mean and log_std. Per dimension the entropy
-        is at most ln 2, that of the uniform distribution.
+        Returns (...,) [nat]; gradients flow through the samples to mean and log_std. Per dimension the
+        entropy is at most ln 2, that of the uniform distribution.
         """
         return -self.log_prob(self.pre_tanh(noise)).mean(dim=0)
 

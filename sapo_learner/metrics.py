@@ -52,7 +52,7 @@ class MetricsLogger:
         os.replace(temporary, self.path)
 
     def _writer(self, file: io.TextIOBase) -> csv.DictWriter:
-        return csv.DictWriter(file, self._columns, restval="nan")
+        return csv.DictWriter(file, self._columns, restval="nan", lineterminator="\n")
 
 
 def read_metrics(path: str | os.PathLike[str]) -> list[dict[str, float]]:
@@ -63,11 +63,9 @@ def read_metrics(path: str | os.PathLike[str]) -> list[dict[str, float]]:
     path = Path(path)
     if not path.exists():
         return []
-    with path.open(newline="") as file:
-        reader = csv.DictReader(file)
-        return [
-            {name: float(value) for name, value in row.items()} for row in reader if None not in row.values()
-        ]
+    text = path.read_text()
+    whole_lines = text[: text.rfind("\n") + 1].splitlines()
+    return [{name: float(value) for name, value in row.items()} for row in csv.DictReader(whole_lines)]
 
 
 def _as_text(row: Mapping[str, float]) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""A point mass on a line that should come to rest at the origin: small enough to check the learner by hand."""
+"""A point mass on a line that should rest at the origin: small enough to check the learner by hand."""
 
 import torch
 from torch import Tensor
@@ -12,7 +12,7 @@ CLOUD = torch.tensor([[0.0, 0.0, 0.0], [0.1, 0.0, 0.0], [0.0, 0.2, 0.0], [0.0, 0
 
 
 class PointMass:
-    """Semi-implicit Euler, x'' = 5 a. Beyond 2 m an episode fails; after `max_episode_steps` it is cut off."""
+    """Semi-implicit Euler, x'' = 5 a. Beyond 2 m an episode fails; `max_episode_steps` cut it off."""
 
     def __init__(
         self,

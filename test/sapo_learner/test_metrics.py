@@ -1,0 +1,78 @@
+import math
+
+import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from sapo_learner.metrics import MetricsLogger, read_metrics
+
+
+def test_each_epoch_is_one_row_in_full_precision(tmp_path):
+    logger = MetricsLogger(tmp_path)
+    logger.log(1, {"return": 1 / 3, "loss": float("nan")})
+    logger.log(2, {"return": 2e-9, "loss": 5.0})
+    rows = read_metrics(tmp_path / "metrics.csv")  # readable while the run goes on
+    logger.close()
+    assert [row["epoch"] for row in rows] == [1, 2]
+    assert [row["return"] for row in rows] == pytest.approx([1 / 3, 2e-9], rel=1e-8)
+    assert math.isnan(rows[0]["loss"]) and rows[1]["loss"] == 5.0
+
+
+def test_a_resumed_run_drops_what_came_after_its_checkpoint(tmp_path):
+    first = MetricsLogger(tmp_path)
+    for epoch in range(1, 6):
+        first.log(epoch, {"return": float(epoch)})
+    first.close()
+    second = MetricsLogger(tmp_path, epoch=3)
+    second.log(4, {"return": 40.0})
+    second.close()
+    assert [row["return"] for row in read_metrics(tmp_path / "metrics.csv")] == [1.0, 2.0, 3.0, 40.0]
+
+
+def test_a_new_run_in_the_same_folder_starts_an_empty_file(tmp_path):
+    for _ in range(2):
+        logger = MetricsLogger(tmp_path)
+        logger.log(1, {"return": 1.0})
+        logger.close()
+    assert len(read_metrics(tmp_path / "metrics.csv")) == 1
+
+
+def test_a_metric_that_appears_later_is_a_new_column_and_one_that_is_missing_is_nan(tmp_path):
+    logger = MetricsLogger(tmp_path)
+    logger.log(1, {"return": 1.0})
+    logger.log(2, {"return": 2.0, "eval": 9.0})
+    logger.log(3, {"eval": 8.0})
+    logger.close()
+    rows = read_metrics(tmp_path / "metrics.csv")
+    assert [list(row) for row in rows] == [["epoch", "return", "eval"]] * 3
+    assert math.isnan(rows[0]["eval"]) and rows[1]["eval"] == 9.0 and math.isnan(rows[2]["return"])
+
+
+def test_a_row_that_a_crash_cut_short_is_left_out_and_written_anew(tmp_path):
+    logger = MetricsLogger(tmp_path)
+    for epoch in (1, 2):
+        logger.log(epoch, {"return": 12.0})
+    logger.close()
+    path = tmp_path / "metrics.csv"
+    path.write_bytes(path.read_bytes()[:-2])  # "2,1": a number still, but not the one
+    assert len(read_metrics(path)) == 1
+    resumed = MetricsLogger(tmp_path, epoch=1)
+    resumed.log(2, {"return": 12.0})
+    resumed.close()
+    assert [row["return"] for row in read_metrics(path)] == [12.0, 12.0]
+
+
+def test_no_file_means_no_rows(tmp_path):
+    assert read_metrics(tmp_path / "metrics.csv") == []
+
+
+def test_tensorboard_shows_the_same_numbers_also_after_a_resume(tmp_path):
+    first = MetricsLogger(tmp_path)
+    for epoch in (1, 2, 3):
+        first.log(epoch, {"reward/height": float(epoch)})
+    first.close()
+    second = MetricsLogger(tmp_path, epoch=1)
+    second.log(2, {"reward/height": 20.0})
+    second.close()
+    events = EventAccumulator(str(tmp_path))
+    events.Reload()
+    assert [(event.step, event.value) for event in events.Scalars("reward/height")] == [(1, 1.0), (2, 20.0)]
