@@ -5,7 +5,8 @@
 # stand-in `ros2` where there is no real one. A step is done again only when the files it depends on have changed,
 # so running this a second time takes a fraction of a second. Nothing here ever asks for input.
 #
-# PYTHON=<interpreter> chooses the interpreter for .venv; Python 3.10, 3.11 and 3.12 will do.
+# PYTHON=<interpreter> chooses the interpreter for .venv: Python 3.10, 3.11 or 3.12. Without it an existing .venv stays
+# as it is, and a new one gets the first that is found.
 
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -35,7 +36,7 @@ missing_packages() {
     printf '%s\n' python3 python3-dev python3-venv
   else
     local version
-    version=$("$python" -c 'import sys; print("%d.%d" % sys.version_info[:2])')
+    version=$(version_of "$python")
     "$python" -c 'import ensurepip, venv' 2>/dev/null || echo "python$version-venv"
     "$python" -c 'import os, sysconfig as s, sys; sys.exit(not os.path.exists(s.get_path("include") + "/Python.h"))' ||
       echo "python$version-dev"
@@ -87,10 +88,13 @@ find_python() {
 # Succeed if the interpreter sees a ROS installation because its setup.bash was sourced.
 ros_is_sourced() { [[ -n ${ROS_DISTRO:-} ]] && "$1" -c 'import rclpy, rosidl_adapter' 2>/dev/null; }
 
+# Print the version that decides which wheels fit, such as 3.11.
+version_of() { "$1" -c 'import sys; print("%d.%d" % sys.version_info[:2])'; }
+
 make_venv() {
   local python=$1
   if is_suitable "$venv/bin/python"; then
-    return
+    [[ -n ${PYTHON:-} && -n $python && $(version_of "$python") != "$(version_of "$venv/bin/python")" ]] || return 0
   fi
   [[ -n $python ]] || fail "no suitable Python (${PYTHON:-tried python3, python3.12, python3.11, python3.10});" \
     "Python 3.10, 3.11 or 3.12 is needed: install one and name it, make PYTHON=/path/to/python3.12 ..."
