@@ -141,7 +141,8 @@ def test_a_child_that_outlives_its_process_does_not_hold_the_launch_up(workspace
         "ExecuteProcess(cmd=['sh', '-c', 'sleep 300 & echo $!'], output='screen')"
     )
     assert code == 0 and "process has finished cleanly" in output
-    os.kill(int(re.search(r"^\[sh-1\] (\d+)$", output, re.M)[1]), signal.SIGKILL)
+    [child] = re.findall(r"^\[sh-1\] (\d+)$", output, re.M)
+    os.kill(int(child), signal.SIGKILL)
 
 
 @pytest.mark.parametrize(("emulate_tty", "answer"), [(False, "no"), (True, "yes")])
