@@ -55,7 +55,7 @@ PARAMS = (
 )
 NEWEST = QoSProfile(depth=1)
 NEWEST_BEST_EFFORT = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
-ARM_RETRY_S = 0.1
+ARM_RETRY_S = 0.05
 REPEAT_S = 0.02
 """While the world stands still its state is published again and again: sensors do not fall silent."""
 

@@ -1,0 +1,139 @@
+"""Run a policy bundle on a simulated robot: the same messages and the same runner as on hardware.
+
+    ros2 launch rewarped_sim play.launch.py policy:=runs/rolling_flat_small_sapo_0/bundle
+
+The simulated robot arms the runner at the start of every episode.
+"""
+
+from pathlib import Path
+
+from launch import LaunchDescription
+from launch.actions import (
+    DeclareLaunchArgument,
+    IncludeLaunchDescription,
+    OpaqueFunction,
+    SetEnvironmentVariable,
+    Shutdown,
+)
+from launch.conditions import IfCondition
+from launch.substitutions import (
+    EnvironmentVariable,
+    LaunchConfiguration,
+    PathJoinSubstitution,
+    ThisLaunchFileDir,
+)
+from launch_ros.actions import Node
+
+from policy_runner.bundle import read_bundle
+from rewarped_sim.launch_arguments import number, refuse_unknown_arguments, whole_number
+
+# name: default, description, choices
+ARGUMENTS = {
+    "policy": (None, "Folder of the policy bundle", None),
+    "task": ("", "Registered name of the task; empty: the one that the policy was trained for", None),
+    "seed": ("0", "Decides the start of every episode", None),
+    "device": ("cpu", "Where the robot is simulated: cpu, cuda or cuda:N", None),
+    "task_config": ("", "YAML file of differences; its section task applies to the simulated robot", None),
+    "episodes": ("0", "End after so many episodes, with their mean return; 0: go on until stopped", None),
+    "real_time_factor": (
+        "1.0",
+        "Speed of the simulated robot; other than 1, the runner follows /clock",
+        None,
+    ),
+    "lockstep": ("false", "Let the simulated world wait for each answer of the policy", ["true", "false"]),
+    "command_type": (
+        "joint_trajectory",
+        "How the runner commands the robot",
+        ["joint_trajectory", "commands", "joint_command"],
+    ),
+    "rviz": ("false", "Watch in RViz", ["true", "false"]),
+}
+
+
+def generate_launch_description():
+    """Declare the arguments, settle the transport, start robot and runner and, if asked for, RViz."""
+    config_folder = PathJoinSubstitution([ThisLaunchFileDir(), "..", "config"])
+    return LaunchDescription(
+        [
+            *(
+                DeclareLaunchArgument(name, default_value=default, description=description, choices=choices)
+                for name, (default, description, choices) in ARGUMENTS.items()
+            ),
+            OpaqueFunction(function=check_argument_names),
+            # what the user has set stays
+            SetEnvironmentVariable(
+                "FASTDDS_DEFAULT_PROFILES_FILE",
+                EnvironmentVariable(
+                    "FASTDDS_DEFAULT_PROFILES_FILE",
+                    default_value=PathJoinSubstitution([config_folder, "fastdds_shm.xml"]),
+                ),
+            ),
+            SetEnvironmentVariable(
+                "ROS_AUTOMATIC_DISCOVERY_RANGE",
+                EnvironmentVariable("ROS_AUTOMATIC_DISCOVERY_RANGE", default_value="LOCALHOST"),
+            ),
+            OpaqueFunction(function=start_robot_and_runner),
+            IncludeLaunchDescription(
+                PathJoinSubstitution([ThisLaunchFileDir(), "view.launch.py"]),
+                launch_arguments={"view": "play"}.items(),
+                condition=IfCondition(LaunchConfiguration("rviz")),
+            ),
+        ]
+    )
+
+
+def check_argument_names(context):
+    """Refuse mistyped names."""
+    refuse_unknown_arguments(context.argv, [*ARGUMENTS, "view"])
+
+
+def start_robot_and_runner(context):
+    """Return the two; a broken bundle or a number that is none ends the launch right here."""
+
+    def given(name):
+        return LaunchConfiguration(name).perform(context)
+
+    folder = Path(ThisLaunchFileDir().perform(context))
+    policy = Path(given("policy")).absolute()
+    bundle = read_bundle(policy)
+    real_time_factor = number("real_time_factor", given("real_time_factor"))
+    sim_time = real_time_factor != 1.0
+    commands = ("joint_trajectory", "commands", "joint_command")
+    robot = Node(
+        package="rewarped_sim",
+        executable="sim_node",
+        name="sim_node",
+        output="screen",
+        parameters=[
+            {
+                "task": given("task") or bundle.contract.task,
+                "seed": whole_number("seed", given("seed")),
+                "device": given("device"),
+                "config": given("task_config"),
+                "episodes": whole_number("episodes", given("episodes")),
+                "real_time_factor": real_time_factor,
+                "lockstep": given("lockstep") == "true",
+                "runner": "policy_runner",
+                "publish_clock": sim_time,
+            }
+        ],
+        remappings=[(f"~/{command}", f"policy_runner/{command}") for command in commands],
+        on_exit=end_with_the_robot,
+    )
+    runner = IncludeLaunchDescription(
+        str(folder / "deploy.launch.py"),
+        launch_arguments={
+            "policy": str(policy),
+            "config": str(folder.parent / "config" / "runner_in_simulation.yaml"),
+            "command_type": given("command_type"),
+            "use_sim_time": "true" if sim_time else "false",
+        }.items(),
+    )
+    return [robot, runner]
+
+
+def end_with_the_robot(event, context):
+    """End the launch with the last episode; a failure of the robot is a failure of the launch."""
+    if event.returncode != 0:
+        raise RuntimeError(f"sim_node ended with exit code {event.returncode}")
+    return [Shutdown(reason="sim_node ended")]
