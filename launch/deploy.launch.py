@@ -7,6 +7,7 @@ The runner takes `points` and `joint_states`, and commands nothing until an oper
 
 from pathlib import Path
 
+from launch import LaunchDescription
 from launch.actions import DeclareLaunchArgument, OpaqueFunction, SetEnvironmentVariable, Shutdown
 from launch.substitutions import (
     EnvironmentVariable,
@@ -16,7 +17,6 @@ from launch.substitutions import (
 )
 from launch_ros.actions import Node
 
-from launch import LaunchDescription
 from policy_runner.bundle import read_bundle
 
 

@@ -24,6 +24,7 @@ import rclpy
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from geometry_msgs.msg import PoseStamped
 from rcl_interfaces.msg import SetParametersResult
+from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.clock import Clock
 from rclpy.clock_type import ClockType
 from rclpy.executors import SingleThreadedExecutor
@@ -100,7 +101,10 @@ class PolicyRunner(LifecycleNode):
         self.create_service(Trigger, "~/stop", self._on_stop)
         self.create_service(Trigger, "~/reset_stop", self._on_reset_stop)
         load_policy: Any = self._on_load_policy  # rclpy awaits coroutines, though its types do not say so
-        self.create_service(LoadPolicy, "~/load_policy", load_policy)
+        beside = (
+            MutuallyExclusiveCallbackGroup()
+        )  # in the common group, its waiting would block all the others
+        self.create_service(LoadPolicy, "~/load_policy", load_policy, callback_group=beside)
         self._publish_status()
 
     def start(self) -> bool:
@@ -457,6 +461,8 @@ def main(args: list[str] | None = None) -> int:
     executor.shutdown()
     node.destroy_node()
     rclpy.shutdown()
+    for number in (signal.SIGINT, signal.SIGTERM):  # else a late one kills the interpreter while it ends
+        signal.signal(number, signal.SIG_IGN)
     return 0 if started else 1
 
 

@@ -1,4 +1,4 @@
-"""Commands stay within position, speed and acceleration limits, whatever the actions; braking ends at rest."""
+"""Commands keep to position, speed and acceleration limits whatever the actions; braking ends at rest."""
 
 from __future__ import annotations
 
