@@ -17,7 +17,7 @@ from .conditions import IfCondition
 from .context import LaunchContext
 from .event_handlers import OnProcessExit, Reaction
 from .events import ProcessExited, ProcessStarted
-from .log import log
+from .log import log, say
 from .substitutions import LaunchConfiguration, SomeText, perform, to_bool
 
 OUTPUTS = {
@@ -252,4 +252,4 @@ async def _read(stream: asyncio.StreamReader) -> bytes:
 
 def _show(label: str, line: bytes, shown: bool) -> None:
     if shown:
-        print(f"[{label}] {line.decode(errors='replace').rstrip(chr(13))}", flush=True)
+        say(f"[{label}] {line.decode(errors='replace').rstrip(chr(13))}")

@@ -1,6 +1,7 @@
 import os
 import re
 import signal
+import time
 
 import pytest
 
@@ -237,3 +238,23 @@ def test_a_process_that_takes_its_time_is_left_to_it(workspace):
     process.send_signal(signal.SIGINT)
     rest = finish(process)
     assert "saved" in rest and "SIGTERM" not in rest
+
+
+def test_a_reader_that_goes_away_leaves_the_processes_their_proper_end(workspace, tmp_path):
+    witness = tmp_path / "saved"
+    chatty = workspace.executable(
+        "chatty",
+        f"""\
+        #!/bin/sh
+        trap 'touch {witness}; exit 0' INT
+        while true; do echo talk; sleep 0.05; done
+        """,
+    )
+    path = workspace.launch_file("main.launch.py", f"ExecuteProcess(cmd=['{chatty}'], output='screen')")
+    process = workspace.start("launch", path)
+    until(process, "talk")
+    process.stdout.close()
+    time.sleep(0.3)  # let it talk to nobody
+    process.send_signal(signal.SIGINT)
+    assert process.wait(timeout=60) == 0
+    assert witness.exists()
