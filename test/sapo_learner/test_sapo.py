@@ -71,27 +71,56 @@ class Counter:
         self.count = state["count"].clone()
 
 
-class ExactValue(nn.Module):
-    """Two critics that know the value of a `Counter`."""
+class KnownValues(nn.Module):
+    """Two critics: one knows the value of a `Counter`, the other estimates `too_much` more."""
 
-    def __init__(self):
+    def __init__(self, too_much: float = 0.0):
         super().__init__()
-        self.zero = nn.Parameter(torch.zeros(()))
+        self.errors = nn.Parameter(torch.tensor([[0.0], [too_much]]))
 
     def forward(self, inputs):
-        return (inputs.state[:, 0] + 10.0 + self.zero).expand(2, -1)
+        return inputs.state[:, 0] + 10.0 + self.errors
+
+
+WITHOUT_ENTROPY = changed(SMALL, horizon=17, entropy_in_actor=False, entropy_in_targets=False)
+# Segments of a window of 17 steps: 5 + 5 + 5 + 2 in env 0, and 3 + 3 + 3 + 3 + 3 + 2 in env 1. Each segment's
+# discounted sum telescopes to the value of its first observation, which is 10.
+EXACT_OBJECTIVE = 10.0 * (4 + 6) / (2 * 17)
 
 
 def test_values_belong_to_the_observation_after_the_step():
     """With V(s_t), or with the observation after a reset, neither number comes out as it does."""
-    config = changed(SMALL, horizon=17, entropy_in_actor=False, entropy_in_targets=False)
-    sapo = make(Counter(config.gamma), config)
-    sapo.critics = ExactValue()
+    sapo = make(Counter(WITHOUT_ENTROPY.gamma), WITHOUT_ENTROPY)
+    sapo.critics = KnownValues()
     metrics = sapo.update()
     assert metrics["critic/loss"] == pytest.approx(0.0, abs=1e-9)  # every target is the value of its own step
-    # Each segment's discounted sum telescopes to the value of its first observation, which is 10.
-    segments = math.ceil(17 / 5) + math.ceil(17 / 3)
-    assert metrics["actor/objective"] == pytest.approx(10.0 * segments / (2 * 17), rel=1e-6)
+    assert metrics["actor/objective"] == pytest.approx(EXACT_OBJECTIVE, rel=1e-6)
+
+
+def test_targets_take_the_least_of_the_critics_and_the_actor_climbs_their_mean():
+    gamma = WITHOUT_ENTROPY.gamma
+    sapo = make(Counter(gamma), WITHOUT_ENTROPY)
+    sapo.critics = KnownValues(too_much=6.0)
+    metrics = sapo.update()
+    assert metrics["critic/loss"] == pytest.approx((0.0**2 + 6.0**2) / 2, rel=1e-6)
+    surplus = 3.0 * (
+        3 * gamma**5 + gamma**2 + gamma**2
+    )  # at time limits and at the window's end, not at failures
+    assert metrics["actor/objective"] == pytest.approx(EXACT_OBJECTIVE + surplus / (2 * 17), rel=1e-6)
+
+
+def test_states_are_normalised_with_the_statistics_of_the_epochs_start():
+    sapo = make(Counter(WITHOUT_ENTROPY.gamma), WITHOUT_ENTROPY)
+    normalizer = sapo.policy.normalizer
+    counts = [k % 5 for k in range(18)] + [
+        k % 3 for k in range(18)
+    ]  # with those at start and end of the window
+    sapo.critics = KnownValues()
+    assert sapo.update()["critic/loss"] == pytest.approx(0.0, abs=1e-9)  # so the counts were seen as they are
+    assert normalizer.count.item() == 1 + 2 * 18
+    assert normalizer.mean.item() == pytest.approx(sum(counts) / 37)
+    sapo.critics = KnownValues()
+    assert sapo.update()["critic/loss"] > 0.1  # and now they are not
 
 
 def test_the_actors_gradient_matches_central_differences_of_the_objective():
