@@ -43,6 +43,12 @@ class Camera:
     fov_deg: float = 30.0
     """Horizontal field of view."""
 
+    @property
+    def view_diameter_m(self) -> float:
+        """Diameter of the ball around `look_at` that just fits into the picture [m]."""
+        distance = np.linalg.norm(np.subtract(self.eye, self.look_at))
+        return float(2 * distance * np.sin(np.radians(self.fov_deg) / 2))
+
     @staticmethod
     def framing(scenes: Sequence[Scene]) -> Camera:
         """Look from the front right and above, so that all that the scenes show fits at all times."""
@@ -99,7 +105,7 @@ def render_scene(
         color[mine] = paint.at(triangle[mine], point[mine])
         gloss[mine] = paint.gloss
 
-    size_m = float(np.linalg.norm(np.subtract(*_extent([scene]))))
+    size_m = camera.view_diameter_m
     distance = np.linalg.norm(point[:, :2] - np.asarray(camera.look_at[:2], np.float32), axis=1) / size_m
     light = np.full(len(point), _SKY + _SUN * _TO_LIGHT[2], np.float32)  # of an open floor
     mirrored = np.zeros(len(point), np.float32)
@@ -192,7 +198,12 @@ def _ground(scene: Scene) -> SceneShape:
 
 def _extent(scenes: Sequence[Scene]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Corners of the box around all particles and bounded shapes, at most the workspace [m]."""
-    points = [scene.particles for scene in scenes if len(scene.particles)]
+    points = [
+        scene.particles + side * scene.particle_radius
+        for scene in scenes
+        if len(scene.particles)
+        for side in (-1, 1)
+    ]
     points += [
         shape_mesh(shape).vertices for scene in scenes for shape in scene.shapes if shape.kind != "plane"
     ]

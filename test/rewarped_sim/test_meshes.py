@@ -1,0 +1,85 @@
+import numpy as np
+import pytest
+
+from rewarped_sim.meshes import balls_mesh, rotation_matrix, shape_mesh
+from rewarped_sim.scene import SceneShape
+
+UPRIGHT = np.array([0, 0, 0, 1], np.float32)
+TILTED = np.array([0.1, -0.5, 0.3, 0.8], np.float32) / np.linalg.norm([0.1, -0.5, 0.3, 0.8])
+
+
+def shape(kind, size, quaternion=UPRIGHT, position=(0.0, 0.0, 0.0)):
+    return SceneShape(
+        name="thing",
+        kind=kind,
+        size=size,
+        position=np.array(position, np.float32),
+        quaternion=np.asarray(quaternion, np.float32),
+    )
+
+
+def enclosed_volume(mesh):
+    """By the divergence theorem; positive only if all triangles are seen counter-clockwise from outside."""
+    a, b, c = (mesh.vertices[mesh.triangles[:, k]].astype(float) for k in range(3))
+    return np.einsum("ij,ij->i", a, np.cross(b, c)).sum() / 6
+
+
+@pytest.mark.parametrize(
+    ("kind", "size", "volume"),
+    [
+        ("sphere", (0.2,), 4 / 3 * np.pi * 0.2**3),
+        ("capsule", (0.1, 0.3), 4 / 3 * np.pi * 0.1**3 + np.pi * 0.1**2 * 0.6),
+        ("box", (0.1, 0.2, 0.3), 8 * 0.1 * 0.2 * 0.3),
+    ],
+)
+@pytest.mark.parametrize("quaternion", [UPRIGHT, TILTED])
+def test_solids_enclose_their_volume_wherever_they_are(kind, size, volume, quaternion):
+    mesh = shape_mesh(shape(kind, size, quaternion, position=(1.0, -2.0, 0.5)))
+    assert enclosed_volume(mesh) == pytest.approx(volume, rel=0.02)
+
+
+@pytest.mark.parametrize(
+    ("kind", "size"), [("sphere", (0.2,)), ("capsule", (0.1, 0.3)), ("box", (0.1, 0.2, 0.3))]
+)
+def test_normals_agree_with_the_triangles(kind, size):
+    mesh = shape_mesh(shape(kind, size, TILTED))
+    a, b, c = (mesh.vertices[mesh.triangles[:, k]] for k in range(3))
+    flat = np.cross(b - a, c - a)
+    keep = np.linalg.norm(flat, axis=1) > 1e-9  # a capsule's poles have triangles without area
+    flat = flat[keep] / np.linalg.norm(flat[keep], axis=1, keepdims=True)
+    smooth = mesh.normals[mesh.triangles[keep]]
+    assert np.einsum("ij,ikj->ik", flat, smooth).min() > 0.9
+    assert np.linalg.norm(smooth, axis=2) == pytest.approx(1.0, abs=1e-5)
+
+
+def test_a_capsule_lies_along_its_local_z_axis():
+    half = 2**-0.5
+    along_y = shape_mesh(shape("capsule", (0.1, 0.3), (half, 0, 0, half)))
+    assert np.abs(along_y.vertices).max(axis=0) == pytest.approx([0.1, 0.4, 0.1], abs=1e-3)
+
+
+def test_a_quarter_turn_about_z_takes_x_to_y():
+    half = 2**-0.5
+    turn = rotation_matrix(np.array([0, 0, half, half], np.float32))
+    assert turn @ [1, 0, 0] == pytest.approx([0, 1, 0], abs=1e-6)
+
+
+def test_each_ball_has_its_own_eighty_triangles():
+    centers = np.array([[0, 0, 0], [1, 2, 3]], np.float32)
+    mesh = balls_mesh(centers, 0.1)
+    assert mesh.triangles.shape == (160, 3)
+    for ball, center in enumerate(centers):
+        corners = mesh.vertices[mesh.triangles[80 * ball : 80 * ball + 80]]
+        assert np.linalg.norm(corners - center, axis=-1) == pytest.approx(0.1, abs=1e-6)
+
+
+def test_a_plane_faces_its_local_z():
+    mesh = shape_mesh(shape("plane", (), position=(0, 0, 0.3)))
+    assert mesh.vertices[:, 2] == pytest.approx(0.3)
+    a, b, c = (mesh.vertices[mesh.triangles[0, k]] for k in range(3))
+    assert np.cross(b - a, c - a)[2] > 0
+
+
+def test_an_unknown_kind_is_refused_with_the_choices():
+    with pytest.raises(ValueError, match=r"unknown kind 'torus'; known: .*'capsule'"):
+        shape_mesh(shape("torus", (1.0,)))

@@ -1,0 +1,172 @@
+import dataclasses
+import sys
+
+import imageio.v2 as imageio
+import numpy as np
+import pytest
+
+from rewarped_sim.plot import write_learning_curve
+from rewarped_sim.render import Camera, RenderError, height_range, particle_colors, render_scene
+from rewarped_sim.scene import Scene, SceneShape
+from rewarped_sim.video import Recording, write_video
+
+UPRIGHT = np.array([0, 0, 0, 1], np.float32)
+FRONT = Camera(eye=(0.0, -3.0, 0.5), look_at=(0.0, 0.0, 0.5))
+"""Looks along +y: x is to the right, z up."""
+
+
+def ball(position, color):
+    return SceneShape(
+        name="ball",
+        kind="sphere",
+        size=(0.1,),
+        position=np.array(position, np.float32),
+        quaternion=UPRIGHT,
+        color=color,
+    )
+
+
+def scene(*shapes, particles=()):
+    return Scene(
+        frame="world",
+        particles=np.array(particles, np.float32).reshape(-1, 3),
+        particle_color=(0.9, 0.7, 0.4),
+        particle_radius=0.05,
+        shapes=shapes,
+        bounds_min=(-1, -1, 0),
+        bounds_max=(1, 1, 1),
+    )
+
+
+def place_of(picture, channel):
+    """Mean row and column of the pixels in which one colour clearly dominates."""
+    picture = picture.astype(int)
+    others = np.delete(picture, channel, axis=2).max(axis=2)
+    rows, columns = np.nonzero(picture[..., channel] > others + 60)
+    assert len(rows) > 20
+    return rows.mean(), columns.mean()
+
+
+def test_up_is_up_and_right_is_right():
+    picture = render_scene(
+        scene(ball((-0.3, 0, 0.8), (1, 0, 0)), ball((0.3, 0, 0.3), (0, 0, 1))), FRONT, width=120, height=120
+    )
+    red_row, red_column = place_of(picture, 0)
+    blue_row, blue_column = place_of(picture, 2)
+    assert red_row < blue_row
+    assert red_column < blue_column
+
+
+def test_a_thing_casts_a_shadow_on_the_floor():
+    above = Camera(eye=(0.0, -0.01, 4.0), look_at=(0.0, 0.0, 0.0))
+    floor = SceneShape(
+        name="floor", kind="plane", size=(), position=np.zeros(3, np.float32), quaternion=UPRIGHT
+    )
+    lit, shaded = (
+        render_scene(scene(floor, *things), above, width=100, height=100, supersampling=1).astype(int)
+        for things in ((), (ball((0, 0, 0.3), (1, 1, 1)),))
+    )
+    darker = (lit - shaded).min(axis=2) > 25
+    assert 20 < darker.sum() < 2000
+
+
+def test_nearer_things_hide_farther_ones():
+    picture = render_scene(
+        scene(ball((0, -0.5, 0.5), (1, 0, 0)), ball((0, 0.5, 0.5), (0, 0, 1))), FRONT, width=80, height=80
+    )
+    place_of(picture, 0)
+    assert (picture[..., 2].astype(int) - picture[..., 0] > 60).sum() == 0
+
+
+def test_the_same_scene_gives_the_same_picture():
+    one = scene(ball((0, 0, 0.3), (1, 0, 0)), particles=[[0.2, 0, 0.1]])
+    first, second = (render_scene(one, FRONT, width=60, height=40) for _ in range(2))
+    assert first.shape == (40, 60, 3)
+    assert (first == second).all()
+
+
+def test_the_camera_frames_everything_that_moves():
+    left, right = scene(particles=[[-0.8, 0, 0.1]]), scene(particles=[[0.8, 0, 0.1]])
+    camera = Camera.framing([left, right])
+    for one in (left, right):
+        empty = dataclasses.replace(one, particles=np.zeros((0, 3), np.float32))
+        with_it, without = (
+            render_scene(s, camera, width=80, height=80, supersampling=1).astype(int) for s in (one, empty)
+        )
+        rows, columns = np.nonzero(np.abs(with_it - without).max(axis=2) > 30)
+        assert rows.min() > 0 and rows.max() < 79 and columns.min() > 0 and columns.max() < 79
+
+
+def test_higher_particles_are_lighter_within_a_fixed_range():
+    one = scene(particles=[[0, 0, 0.1], [0, 0, 0.2], [0, 0, 0.3]])
+    assert height_range([one]) == pytest.approx((0.1, 0.3))
+    brightness = particle_colors(one).sum(axis=1)
+    assert brightness[0] < brightness[1] < brightness[2]
+    fixed = particle_colors(one, (0.1, 0.9))
+    assert fixed[2].sum() < brightness[2]
+
+
+def test_without_open3d_the_error_says_why(monkeypatch):
+    monkeypatch.setitem(sys.modules, "open3d.core", None)
+    with pytest.raises(RenderError, match="Open3D cannot be loaded"):
+        render_scene(scene(), FRONT)
+
+
+def recordings():
+    long, short = Recording(title="policy"), Recording(title="do-nothing")
+    for k in range(4):
+        long.add(scene(ball((0, 0, 0.2 + 0.1 * k), (1, 0, 0)), particles=[[0, 0, 0.05]]), f"step {k}")
+    short.add(scene(particles=[[0, 0, 0.05], [0.1, 0, 0.1]]), "step 0")
+    return [long, short]
+
+
+def frames_of(path):
+    with imageio.get_reader(path) as reader:
+        return [frame for frame in reader]  # not list(reader): it says that it is infinitely long
+
+
+def test_a_video_shows_the_recordings_side_by_side(tmp_path):
+    path = tmp_path / "rollout.mp4"
+    assert write_video(path, recordings(), panel_px=64, fps=5) == ""
+    frames = frames_of(path)
+    assert len(frames) == 4 + 5  # the last one stays for a second
+    assert frames[0].shape == (64, 128, 3)
+    assert np.abs(frames[0].astype(int) - frames[3]).mean() > 1.0
+
+
+def test_a_video_is_drawn_without_open3d_too_and_says_so(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "open3d.core", None)
+    path = tmp_path / "rollout.mp4"
+    assert write_video(path, recordings(), panel_px=64, fps=5).startswith(
+        "drawn with Matplotlib, because Open3D"
+    )
+    assert len(frames_of(path)) == 9
+
+
+def test_a_stopped_video_is_short_but_whole(tmp_path):
+    path = tmp_path / "rollout.mp4"
+    asked = []
+    write_video(
+        path, recordings(), panel_px=64, fps=5, should_stop=lambda: len(asked) == 2 or bool(asked.append(0))
+    )
+    assert len(frames_of(path)) == 2 + 5
+
+
+def test_a_long_recording_is_thinned(tmp_path):
+    path = tmp_path / "rollout.mp4"
+    write_video(path, recordings()[:1], panel_px=32, fps=1, max_frames=2)
+    assert len(frames_of(path)) == 2 + 1
+
+
+def test_a_learning_curve_is_drawn_even_before_the_first_episode_ends(tmp_path):
+    for name, returns in (("curve", [float("nan"), 1.0, 2.0]), ("empty", [])):
+        path = tmp_path / f"{name}.png"
+        write_learning_curve(
+            path,
+            env_steps=[10.0 * k for k in range(len(returns))],
+            returns=returns,
+            do_nothing=0.5 if returns else None,
+            final=2.5 if returns else None,
+            title="a task",
+        )
+        assert imageio.imread(path).std() > 5  # something is drawn
