@@ -28,7 +28,9 @@ def test_a_task_without_a_cloud_keeps_its_state():
 @pytest.mark.parametrize("pool", ["mean", "max"])
 def test_the_order_of_the_points_and_their_repetition_change_nothing(pool):
     encoder = PointEncoder(5, pool, generator())
-    encoder.projection[0].bias.data.fill_(0.5)  # without it, the norm behind would hide a sum of points
+    encoder.projection[0].bias.data.copy_(
+        torch.linspace(-1.0, 1.0, 64)
+    )  # without it, the norm behind would hide a sum of points
     state, cloud = random_batch()
     features = encoder(state, cloud)
     assert features.shape == (4, 192)
