@@ -5,6 +5,7 @@
 The runner takes `points` and `joint_states`, and commands nothing until an operator calls `~/arm`.
 """
 
+import sys
 from pathlib import Path
 
 from launch import LaunchDescription
@@ -18,54 +19,51 @@ from launch.substitutions import (
 from launch_ros.actions import Node
 
 from policy_runner.bundle import read_bundle
+from rewarped_sim.launch_arguments import refuse_unknown_arguments
+
+CONFIG_FOLDER = PathJoinSubstitution([ThisLaunchFileDir(), "..", "config"])
+
+# name: default, description, choices
+ARGUMENTS = {
+    "policy": (None, "Folder of the policy bundle", None),
+    "config": (
+        PathJoinSubstitution([CONFIG_FOLDER, "runner.yaml"]),
+        "YAML file with settings of the runner; config/runner.yaml explains them all",
+        None,
+    ),
+    "command_type": (
+        "",
+        "How commands are published; empty: as in config",
+        ["", "joint_trajectory", "commands", "joint_command"],
+    ),
+    "autostart": ("", "Configure and activate at start; empty: as in config", ["", "true", "false"]),
+    "namespace": ("", "Namespace of the node", None),
+    "points": ("points", "Topic of the clouds", None),
+    "joint_states": ("joint_states", "Topic of the joint states", None),
+    "use_sim_time": ("false", "Let the control loop follow /clock", ["true", "false"]),
+    "log_level": (
+        "info",
+        "Least severity of log messages",
+        ["debug", "info", "warn", "error", "fatal"],
+    ),
+}
 
 
 def generate_launch_description():
     """Declare the arguments, settle the transport, and start the runner."""
-    config_folder = PathJoinSubstitution([ThisLaunchFileDir(), "..", "config"])
     return LaunchDescription(
         [
-            DeclareLaunchArgument("policy", description="Folder of the policy bundle"),
-            DeclareLaunchArgument(
-                "config",
-                default_value=PathJoinSubstitution([config_folder, "runner.yaml"]),
-                description="YAML file with settings of the runner; config/runner.yaml explains them all",
+            *(
+                DeclareLaunchArgument(name, default_value=default, description=description, choices=choices)
+                for name, (default, description, choices) in ARGUMENTS.items()
             ),
-            DeclareLaunchArgument(
-                "command_type",
-                default_value="",
-                choices=["", "joint_trajectory", "commands", "joint_command"],
-                description="How commands are published; empty: as in config",
-            ),
-            DeclareLaunchArgument(
-                "autostart",
-                default_value="",
-                choices=["", "true", "false"],
-                description="Configure and activate at start; empty: as in config",
-            ),
-            DeclareLaunchArgument("namespace", default_value="", description="Namespace of the node"),
-            DeclareLaunchArgument("points", default_value="points", description="Topic of the clouds"),
-            DeclareLaunchArgument(
-                "joint_states", default_value="joint_states", description="Topic of the joint states"
-            ),
-            DeclareLaunchArgument(
-                "use_sim_time",
-                default_value="false",
-                choices=["true", "false"],
-                description="Let the control loop follow /clock",
-            ),
-            DeclareLaunchArgument(
-                "log_level",
-                default_value="info",
-                choices=["debug", "info", "warn", "error", "fatal"],
-                description="Least severity of log messages",
-            ),
+            OpaqueFunction(function=check_argument_names),
             # what the user has set stays
             SetEnvironmentVariable(
                 "FASTDDS_DEFAULT_PROFILES_FILE",
                 EnvironmentVariable(
                     "FASTDDS_DEFAULT_PROFILES_FILE",
-                    default_value=PathJoinSubstitution([config_folder, "fastdds_shm.xml"]),
+                    default_value=PathJoinSubstitution([CONFIG_FOLDER, "fastdds_shm.xml"]),
                 ),
             ),
             SetEnvironmentVariable(
@@ -75,6 +73,12 @@ def generate_launch_description():
             OpaqueFunction(function=start_runner),
         ]
     )
+
+
+def check_argument_names(context):
+    """Refuse mistyped names, unless another launch file, with arguments of its own, includes this one."""
+    if any(Path(word).name == Path(__file__).name for word in sys.argv):
+        refuse_unknown_arguments(context.argv, ARGUMENTS)
 
 
 def start_runner(context):

@@ -27,6 +27,7 @@ from rcl_interfaces.msg import SetParametersResult
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.clock import Clock
 from rclpy.clock_type import ClockType
+from rclpy.duration import Duration
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.parameter import Parameter
@@ -57,6 +58,9 @@ from policy_runner.vet import VetLimits, load_vetted
 NEWEST = QoSProfile(depth=1)
 NEWEST_BEST_EFFORT = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
 LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+
+DELIVERY_S = 0.5
+"""How long the last command may take to arrive before the publisher goes [s]."""
 
 SUCCESS, FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
 
@@ -203,6 +207,7 @@ class PolicyRunner(LifecycleNode):
         while not self._controller.at_rest:
             self._tick()
             time.sleep(period_s)
+        self._command_publisher.wait_for_all_acked(Duration(seconds=DELIVERY_S))
         self._controller.release()
         self.destroy_timer(self._timer)
         self._timer = None
@@ -267,6 +272,11 @@ class PolicyRunner(LifecycleNode):
         except GoalError as error:
             self._drop("goal_bad", str(error))
 
+    def _last_drops(self) -> str:
+        """Say what was wrong with the last messages that were dropped: often why an input is stale."""
+        drops = (self._clouds.last_drop if self._clouds is not None else "", self._last_drop)
+        return "".join(f"; last dropped {drop}" for drop in drops if drop)
+
     def _drop(self, reason: str, what: str) -> None:
         self._drops[reason] += 1
         self._last_drop = f"{reason}: {what}"
@@ -329,7 +339,7 @@ class PolicyRunner(LifecycleNode):
                 self._controller.arm()
                 response.success, response.message = True, "armed"
             except ArmError as error:
-                response.success, response.message = False, f"not armed: {error}"
+                response.success, response.message = False, f"not armed: {error}{self._last_drops()}"
         else:
             self._controller.disarm()
             response.success, response.message = True, "disarmed; holding"

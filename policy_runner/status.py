@@ -23,8 +23,8 @@ def runner_status(
 ) -> DiagnosticStatus:
     """Return level, one line of text, and every counter by name.
 
-    state: of the lifecycle; problem: why the last transition failed, or empty; drops: refused messages other
-    than clouds, by reason.
+    state: of the lifecycle; problem: why the last transition failed, or empty; drops, last_drop: messages
+    that were refused, clouds apart, by reason, and what was wrong with the last of them.
     """
     values: dict[str, object] = {"state": state, "problem": problem}
     if controller is not None:
@@ -42,9 +42,9 @@ def runner_status(
         values |= {f"held_{reason.value}": controller.holds.get(reason, 0) for reason in HoldReason}
     if clouds is not None:
         values |= {f"dropped_{reason.value}": clouds.drops[reason] for reason in CloudDrop}
-        last_drop = clouds.last_drop or last_drop
+        values["last_dropped_cloud"] = clouds.last_drop
     values |= {f"dropped_{reason}": count for reason, count in drops.items()}
-    values["last_drop"] = last_drop
+    values["last_dropped_message"] = last_drop
     return DiagnosticStatus(
         level=_level(problem, controller),
         name=name,

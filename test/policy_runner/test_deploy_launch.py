@@ -163,6 +163,7 @@ def test_what_the_config_says_holds_unless_an_argument_says_otherwise(launched, 
         ([], "policy"),
         (["policy:=/nowhere"], "/nowhere: expected a folder with bundle.json, found nothing"),
         (["policy:={bundle}", "command_type:=telepathy"], "telepathy"),
+        (["policy:={bundle}", "comand_type:=commands"], "did you mean 'command_type'?"),
     ],
 )
 def test_a_wrong_argument_is_explained_and_fails(bundle, arguments, message):

@@ -89,14 +89,13 @@ class Robot:
         self.node = rclpy.create_node("robot", context=context)
         self.executor = SingleThreadedExecutor(context=context)
         self.executor.add_node(self.node)
-        newest = QoSProfile(depth=1)
         latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
         best_effort = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
         self.points_publisher = self.node.create_publisher(PointCloud2, "points", best_effort)
         self.joints_publisher = self.node.create_publisher(JointState, "joint_states", best_effort)
         self.commands, self.status, self.diagnostics, self.policy_points = [], None, [], []
         for name, kind in COMMAND_TYPES.items():
-            self.node.create_subscription(kind, f"policy_runner/{name}", self._obey, newest)
+            self.node.create_subscription(kind, f"policy_runner/{name}", self._obey, 1000)
         self.node.create_subscription(DiagnosticStatus, "policy_runner/status", self._set_status, latched)
         self.node.create_subscription(DiagnosticArray, "/diagnostics", self.diagnostics.append, 10)
         self.node.create_subscription(
@@ -354,16 +353,16 @@ def test_clouds_without_points_hold_and_say_why(start):
     assert robot.counter("dropped_cloud_too_few_points") > 0
 
 
-def test_arming_names_the_joint_that_is_missing_from_the_diagnostics(start):
+def test_arming_names_the_joint_that_is_missing(start):
     robot = start()
     robot.joint_names = ["pin_x", "elbow", "pin_yaw"]
     robot.until(lambda: robot.status is not None and robot.status.message == "active: idle")
     robot.pass_time(0.5)
     response = robot.call(SetBool, "arm", data=True)
-    assert not response.success and response.message == "not armed: joint_state_stale"
+    assert not response.success
+    assert response.message.startswith("not armed: joint_state_stale; last dropped joint_state_bad:")
+    assert "joint 'pin_y' is missing" in response.message
     assert robot.counter("dropped_joint_state_bad") > 0
-    values = {kv.key: kv.value for kv in robot.diagnostics[-1].status[0].values}
-    assert "joint 'pin_y' is missing" in values["last_drop"]
 
 
 def test_a_stop_is_latched_until_it_is_reset(start):
@@ -394,9 +393,7 @@ def test_the_lifecycle_can_be_driven_from_outside(start):
     assert robot.change_state(Transition.TRANSITION_DEACTIVATE)
     robot.pass_time(0.2)
     count = len(robot.commands)
-    last, before = np.array(robot.commands[-1].position), np.array(robot.commands[-2].position)
-    slow = np.array(robot.contract.action.max_velocity) / 0.2 * DT**2
-    assert (np.abs(last - before) <= slow * (1 + 1e-9)).all()  # it came to rest before it fell silent
+    assert robot.commands[-1].position == robot.commands[-2].position  # at rest before it fell silent
     robot.pass_time(0.3)
     assert len(robot.commands) == count
     assert robot.change_state(Transition.TRANSITION_CLEANUP)
@@ -483,9 +480,7 @@ def test_a_signal_brings_the_robot_to_rest_and_ends_the_process_with_0(start, nu
     robot.until(lambda: robot.process.poll() is not None)
     assert robot.process.returncode == 0
     robot.pass_time(0.1)
-    last, before = (np.array(robot.commands[index].position) for index in (-1, -2))
-    slow = np.array(robot.contract.action.max_velocity) / 0.2 * DT**2
-    assert (np.abs(last - before) <= slow * (1 + 1e-9)).all()
+    assert robot.commands[-1].position == robot.commands[-2].position
 
 
 def test_two_signals_in_a_row_do_no_harm(start):
