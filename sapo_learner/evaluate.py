@@ -42,11 +42,9 @@ class Random:
     def act(self, obs: Obs, deterministic: bool) -> Tensor:
         """Return random numbers, (num_envs, action_dim), the same on every device; there is no other mode."""
         first = next(iter(obs.values()))
-        return (
-            torch.empty(len(first), self.action_dim)
-            .uniform_(-1.0, 1.0, generator=self._generator)
-            .to(first.device)
-        )
+        actions = torch.empty(len(first), self.action_dim)
+        actions.uniform_(-1.0, 1.0, generator=self._generator)
+        return actions.to(first.device)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,11 +64,8 @@ class EvalResult:
     @property
     def ci95(self) -> float:
         """Half width of the 95 % confidence interval of the mean, by the normal approximation."""
-        return (
-            float(1.96 * self.returns.std() / math.sqrt(self.returns.numel()))
-            if self.returns.numel() > 1
-            else math.nan
-        )
+        count = self.returns.numel()
+        return 1.96 * float(self.returns.std()) / math.sqrt(count) if count > 1 else math.nan
 
     def __str__(self) -> str:
         return f"{self.mean:.2f} ± {self.ci95:.2f} ({self.returns.numel()} episodes)"

@@ -23,7 +23,6 @@ from pathlib import Path
 import numpy as np
 import onnx
 import torch
-from numpy.typing import NDArray
 from onnxruntime import InferenceSession
 from torch import Generator, Tensor, nn
 
@@ -37,11 +36,12 @@ from policy_runner.bundle import (
     OBS_INPUT,
     OPSET,
     POLICY,
+    BundleError,
     load_bundle,
 )
 from policy_runner.contract import PolicyContract
 from sapo_learner.distributions import SquashedNormal, standard_normal
-from sapo_learner.network_input import NetworkInput
+from sapo_learner.network_input import NetworkInput, ObsLayout
 from sapo_learner.policy import SquashedNormalPolicy
 from sapo_learner.vec_env import Obs
 
@@ -68,16 +68,17 @@ def export_bundle(
     replaced by the whole new one, or on failure stays.
 
     Raises:
-        ExportError: the contract describes another policy, the models differ from torch, or `out_dir` holds
-            something other than a bundle.
+        ExportError: the contract describes another policy, the models differ from torch, the runner would
+            refuse them, or `out_dir` cannot be written or holds something other than a bundle.
     """
     folder = Path(out_dir)
     _check_replaceable(folder)
-    policy = copy.deepcopy(policy).cpu().requires_grad_(False).eval()
     _check_contract(policy, contract)
-    samples = _parity_samples(policy, observations)
-    models = _export_models(policy, samples)
-    difference = _parity(policy, samples, models[POLICY])
+    network = copy.deepcopy(_Network(policy)).cpu().requires_grad_(False).eval()
+    samples = _parity_samples(policy.layout, observations)
+    models = _export_models(network, _named(policy.layout, samples.map(lambda x: x[:1])))
+    inputs = _named(policy.layout, samples)
+    difference = _parity(network, inputs, models[POLICY])
     if not difference <= PARITY_TOLERANCE:  # so that NaN fails
         raise ExportError(
             f"{POLICY}: onnxruntime's actions differ from torch's by up to {difference:.3g} on "
@@ -85,9 +86,12 @@ def export_bundle(
         )
     contract = replace(contract, train={**contract.train, "onnx_difference": difference})
     files = {name: _with_contract(model, contract) for name, model in models.items()}
-    files[GOLDEN] = _golden_pairs(policy, samples)
+    files[GOLDEN] = _golden_pairs(network, inputs)
     files[MANIFEST] = _manifest(contract, files)
-    _write_folder(folder, files)
+    try:
+        _write_folder(folder, files)
+    except (OSError, BundleError) as error:
+        raise ExportError(f"{folder}: {error}") from error
     return folder
 
 
@@ -110,10 +114,11 @@ class _Encoder(nn.Module):
 
     def __init__(self, policy: SquashedNormalPolicy) -> None:
         super().__init__()
-        self.policy = policy
+        self.normalizer = policy.normalizer
+        self.encoder = policy.encoder
 
     def forward(self, obs: Tensor, *cloud: Tensor) -> Tensor:
-        return self.policy.encoder(self.policy.normalizer(obs), *cloud)
+        return self.encoder(self.normalizer(obs), *cloud)
 
 
 class _Actor(nn.Module):
@@ -121,13 +126,13 @@ class _Actor(nn.Module):
 
     def __init__(self, policy: SquashedNormalPolicy) -> None:
         super().__init__()
-        self.policy = policy
+        self.head = policy.head
 
     def forward(self, features: Tensor) -> Tensor:
-        return SquashedNormal(*self.policy.head(features)).mode()
+        return SquashedNormal(*self.head(features)).mode()
 
 
-class _Fused(nn.Module):
+class _Network(nn.Module):
     """From an observation to the deterministic action."""
 
     def __init__(self, policy: SquashedNormalPolicy) -> None:
@@ -139,24 +144,24 @@ class _Fused(nn.Module):
         return self.actor(self.encoder(obs, *cloud))
 
 
-def _export_models(policy: SquashedNormalPolicy, samples: NetworkInput) -> dict[str, onnx.ModelProto]:
-    inputs = _named_inputs(policy, samples.map(lambda x: x[:1]))
-    fused = _to_onnx(_Fused(policy), inputs, ACTIONS_OUTPUT)
-    if policy.layout.cloud_term is None:
+def _named(layout: ObsLayout, inputs: NetworkInput) -> dict[str, Tensor]:
+    """Give each input of the network the name that it has in the models."""
+    if layout.cloud_term is None or inputs.cloud is None:
+        return {OBS_INPUT: inputs.state}
+    return {OBS_INPUT: inputs.state, layout.cloud_term.name: inputs.cloud}
+
+
+def _export_models(network: _Network, inputs: dict[str, Tensor]) -> dict[str, onnx.ModelProto]:
+    """Export with the shapes of `inputs`, a single observation."""
+    fused = _to_onnx(network, inputs, ACTIONS_OUTPUT)
+    if len(inputs) == 1:
         return {POLICY: fused, ACTOR: fused}
-    encoder = _Encoder(policy)
-    features = {FEATURES: encoder(*inputs.values())}
+    features = {FEATURES: network.encoder(*inputs.values())}
     return {
         POLICY: fused,
-        ENCODER: _to_onnx(encoder, inputs, FEATURES),
-        ACTOR: _to_onnx(_Actor(policy), features, ACTIONS_OUTPUT),
+        ENCODER: _to_onnx(network.encoder, inputs, FEATURES),
+        ACTOR: _to_onnx(network.actor, features, ACTIONS_OUTPUT),
     }
-
-
-def _named_inputs(policy: SquashedNormalPolicy, inputs: NetworkInput) -> dict[str, Tensor]:
-    term = policy.layout.cloud_term
-    clouds = {} if term is None or inputs.cloud is None else {term.name: inputs.cloud}
-    return {OBS_INPUT: inputs.state, **clouds}
 
 
 def _to_onnx(module: nn.Module, inputs: Mapping[str, Tensor], output: str) -> onnx.ModelProto:
@@ -197,9 +202,9 @@ def _with_contract(model: onnx.ModelProto, contract: PolicyContract) -> bytes:
 # ---- parity and golden pairs -------------------------------------------------------------------------------
 
 
-def _parity_samples(policy: SquashedNormalPolicy, observations: Obs) -> NetworkInput:
+def _parity_samples(layout: ObsLayout, observations: Obs) -> NetworkInput:
     """Return the observations given, followed by perturbed ones, 1000 in all or more, on the CPU."""
-    given = policy.layout.pack({name: value.detach().cpu() for name, value in observations.items()})
+    given = layout.pack({name: value.detach().cpu() for name, value in observations.items()})
     count = len(given.state)
     if count < 2:
         raise ExportError(f"observations: expected 2 or more, got {count}")
@@ -213,28 +218,25 @@ def _parity_samples(policy: SquashedNormalPolicy, observations: Obs) -> NetworkI
     return given.map(with_perturbed)
 
 
-def _torch_actions(policy: SquashedNormalPolicy, samples: NetworkInput) -> NDArray[np.float32]:
-    with torch.no_grad():
-        return _Fused(policy)(*_named_inputs(policy, samples).values()).numpy()
-
-
-def _parity(policy: SquashedNormalPolicy, samples: NetworkInput, model: onnx.ModelProto) -> float:
+def _parity(network: _Network, inputs: dict[str, Tensor], model: onnx.ModelProto) -> float:
     """Return the largest difference of an action between torch, in a batch, and onnxruntime, one by one."""
     session = InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
-    inputs = {name: x.numpy() for name, x in _named_inputs(policy, samples).items()}
+    expected = network(*inputs.values()).numpy()
     found = [
-        np.asarray(session.run([ACTIONS_OUTPUT], {name: x[i : i + 1] for name, x in inputs.items()})[0])
-        for i in range(len(samples.state))
+        np.asarray(
+            session.run([ACTIONS_OUTPUT], {name: x[i : i + 1].numpy() for name, x in inputs.items()})[0]
+        )
+        for i in range(len(expected))
     ]
-    return float(np.abs(np.concatenate(found) - _torch_actions(policy, samples)).max())
+    return float(np.abs(np.concatenate(found) - expected).max())
 
 
-def _golden_pairs(policy: SquashedNormalPolicy, samples: NetworkInput) -> bytes:
-    chosen = torch.linspace(0, len(samples.state) - 1, GOLDEN_PAIRS).long()
-    pairs = samples.map(lambda x: x[chosen])
-    arrays = {name: x.numpy() for name, x in _named_inputs(policy, pairs).items()}
+def _golden_pairs(network: _Network, inputs: dict[str, Tensor]) -> bytes:
+    chosen = torch.linspace(0, len(inputs[OBS_INPUT]) - 1, GOLDEN_PAIRS).long()
+    pairs = {name: x[chosen] for name, x in inputs.items()}
+    pairs[ACTIONS_OUTPUT] = network(*pairs.values())
     buffer = io.BytesIO()
-    np.savez(buffer, allow_pickle=False, **arrays, **{ACTIONS_OUTPUT: _torch_actions(policy, pairs)})
+    np.savez(buffer, allow_pickle=False, **{name: x.numpy() for name, x in pairs.items()})
     return buffer.getvalue()
 
 
@@ -267,6 +269,11 @@ def _write_folder(folder: Path, files: Mapping[str, bytes]) -> None:
         load_bundle(new)
         if folder.exists():
             folder.rename(old)
-        new.rename(folder)
+        try:
+            new.rename(folder)
+        except OSError:
+            if old.exists():
+                old.rename(folder)
+            raise
     finally:
         shutil.rmtree(staging)

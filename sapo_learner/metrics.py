@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import csv
-import io
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TextIO
 
 from torch.utils.tensorboard import SummaryWriter
 
@@ -29,7 +29,7 @@ class MetricsLogger:
         self._tensorboard = SummaryWriter(str(self.path.parent), purge_step=epoch + 1)
 
     def log(self, epoch: int, metrics: Mapping[str, float]) -> None:
-        """Add the metrics of an epoch. A name not seen before becomes a new column, empty in earlier rows."""
+        """Add the metrics of an epoch. A name not seen before becomes a new column, NaN in earlier rows."""
         row = {EPOCH: float(epoch), **metrics}
         if new := [name for name in row if name not in self._columns]:
             self._columns += new
@@ -51,7 +51,7 @@ class MetricsLogger:
             writer.writerows(_as_text(row) for row in rows)
         os.replace(temporary, self.path)
 
-    def _writer(self, file: io.TextIOBase) -> csv.DictWriter:
+    def _writer(self, file: TextIO) -> csv.DictWriter:
         return csv.DictWriter(file, self._columns, restval="nan", lineterminator="\n")
 
 

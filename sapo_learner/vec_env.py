@@ -61,5 +61,5 @@ class VecEnv(Protocol):
         ...
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore what `state_dict` gave; cuts the gradient history."""
+        """Restore what `state_dict` gave, from any device; cuts the gradient history."""
         ...

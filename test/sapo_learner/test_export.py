@@ -8,7 +8,7 @@ import torch
 from point_mass import CLOUD, PointMass
 
 import sapo_learner.export
-from policy_runner.bundle import load_bundle
+from policy_runner.bundle import BundleError, load_bundle
 from policy_runner.contract import PolicyContract
 from sapo_learner import Sapo, SapoConfig
 from sapo_learner.export import ExportError, export_bundle
@@ -155,17 +155,18 @@ def test_a_folder_that_is_no_bundle_is_not_replaced(tmp_path):
     assert (tmp_path / "thesis.tex").read_text() == "years of work"
 
 
-def test_a_failure_while_writing_leaves_the_earlier_bundle(tmp_path, monkeypatch):
+@pytest.mark.parametrize("failure", [BundleError("golden.npz: refused"), OSError("No space left on device")])
+def test_a_bundle_that_fails_at_the_end_leaves_the_earlier_one(tmp_path, monkeypatch, failure):
     env, policy = flat_policy()
     folder = export_bundle(policy, env.contract(), env.detach(), tmp_path / "bundle")
     before = (folder / "bundle.json").read_bytes()
     policy.head.mean.bias.data.fill_(0.5)
 
     def refuse(path):
-        raise ValueError("the runner refuses it")
+        raise failure
 
     monkeypatch.setattr(sapo_learner.export, "load_bundle", refuse)
-    with pytest.raises(ValueError, match="the runner refuses it"):
+    with pytest.raises(ExportError, match=str(failure)):
         export_bundle(policy, env.contract(), env.detach(), folder)
     assert (folder / "bundle.json").read_bytes() == before
     assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
