@@ -36,6 +36,8 @@ def fill(
         if value is None:
             raise ValueError(f"observation term {term.name!r}: this state has no {term.kind!r}")
         if tuple(value.shape[1:]) != term.shape:
-            raise ValueError(f"observation term {term.name!r}: expected {term.shape}, got {tuple(value.shape[1:])}")
+            raise ValueError(
+                f"observation term {term.name!r}: expected {term.shape}, got {tuple(value.shape[1:])}"
+            )
         obs[term.name] = value * term.scale
     return obs

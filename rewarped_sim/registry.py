@@ -84,7 +84,9 @@ def _convert(value: Any, default: Any, where: str) -> Any:
     if isinstance(default, tuple) and isinstance(value, (list, tuple)):
         if len(value) != len(default):
             raise ConfigError(f"{where}: expected {len(default)} values, got {len(value)}")
-        return tuple(_convert(v, d, f"{where}[{i}]") for i, (v, d) in enumerate(zip(value, default, strict=True)))
+        return tuple(
+            _convert(v, d, f"{where}[{i}]") for i, (v, d) in enumerate(zip(value, default, strict=True))
+        )
     if isinstance(default, float) and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if type(value) is not type(default):

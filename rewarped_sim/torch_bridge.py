@@ -69,8 +69,8 @@ class MpmBridge:
         self._joint_q = wp.to_torch(self._solver.joint_q, requires_grad=False)
         self._joint_dq = wp.to_torch(self._solver.joint_dq, requires_grad=False)
         if horizon > 0:
-            self._result_bar = wp.to_torch(self._solver.result_bar, requires_grad=False).view(shape)
-            self._first_bar = wp.to_torch(self._solver.first_bar, requires_grad=False).view(shape)
+            state_bar = wp.to_torch(self._solver.state_bar, requires_grad=False).view(2, *shape)
+            self._result_bar, self._first_bar = state_bar[self._solver.result_row], state_bar[0]
             self._joint_q_bar = wp.to_torch(self._solver.joint_q_bar, requires_grad=False)
             self._joint_dq_bar = wp.to_torch(self._solver.joint_dq_bar, requires_grad=False)
 
@@ -141,7 +141,9 @@ class _MpmStep(torch.autograd.Function):
     def backward(ctx: Any, result_bar: Tensor) -> tuple[None, None, Tensor, Tensor, Tensor]:  # type: ignore[override]
         bridge = ctx.bridge
         if ctx.window != bridge._window:
-            raise WindowError("backward through a step of an earlier window: its slot was given up by detach()")
+            raise WindowError(
+                "backward through a step of an earlier window: its slot was given up by detach()"
+            )
         if bridge.plan.policy == "store":
             return (None, None, *bridge._backward(ctx.index, result_bar))
         particles, joint_q, joint_dq = ctx.saved_tensors

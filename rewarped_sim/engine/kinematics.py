@@ -122,7 +122,11 @@ class ToolModel:
 
         def array(values: list, dtype: type, count: int) -> wp.array:
             # Warp arrays of length 0 cannot be indexed in a kernel's signature: keep one unused element.
-            return wp.array(values, dtype=dtype, device=device) if count else wp.zeros(1, dtype=dtype, device=device)
+            return (
+                wp.array(values, dtype=dtype, device=device)
+                if count
+                else wp.zeros(1, dtype=dtype, device=device)
+            )
 
         self.num_joints = len(joints)
         self.num_shapes = len(shapes)
@@ -174,7 +178,9 @@ def kinematics_kernels(scalars: Scalars) -> SimpleNamespace:
     def rotation(axis: wp.vec3d, angle: wp.float64):
         """Rodrigues' formula."""
         K = wp.skew(axis)
-        return wp.identity(3, dtype=wp.float64) + wp.sin(angle) * K + (wp.float64(1.0) - wp.cos(angle)) * (K * K)
+        return (
+            wp.identity(3, dtype=wp.float64) + wp.sin(angle) * K + (wp.float64(1.0) - wp.cos(angle)) * (K * K)
+        )
 
     @wp.kernel(enable_backward=False, module="unique")
     def pose(

@@ -80,7 +80,9 @@ class RollingFlatConfig:
 
     def __post_init__(self) -> None:
         if self.num_particles < NUM_POINTS:
-            raise ValueError(f"num_particles must be >= {NUM_POINTS}, the points observed; got {self.num_particles}")
+            raise ValueError(
+                f"num_particles must be >= {NUM_POINTS}, the points observed; got {self.num_particles}"
+            )
         if self.max_episode_steps < 1:
             raise ValueError(f"max_episode_steps must be >= 1, got {self.max_episode_steps}")
 

@@ -2,8 +2,9 @@
 
 Signed distances are to the shape's surface, normals point outwards, both in the shape's frame. Contact law per node
 and shape: influence s = min(exp(-softness d), 1), acting while s > 0.1 or d <= 0. With the velocity
-v_b = (X_next X^-1 x - x) / dt of the body point (lin + spin q, see `kinematics.ToolPoses`), u = v - v_b loses its inward normal part, its tangent is scaled by
-Coulomb friction to u_t, and v' = v_b + (1 - s) u + s u_t (as in PlasticineLab).
+v_b = (X_next X^-1 x - x) / dt of the body point (`lin + spin q`, see `kinematics.ToolPoses`), u = v - v_b loses its
+inward normal part, its tangent is scaled by Coulomb friction to u_t, and v' = v_b + (1 - s) u + s u_t (as in
+PlasticineLab).
 """
 
 from functools import cache
@@ -157,7 +158,9 @@ def collider_functions(scalars: Scalars) -> SimpleNamespace:
                 scale = real(1.0) + c * friction / length
                 if scale > real(0.0):
                     along = wp.dot(sliding, tangent_bar)
-                    sliding_bar = scale * tangent_bar - (along * c * friction / (length_sq * length)) * sliding
+                    sliding_bar = (
+                        scale * tangent_bar - (along * c * friction / (length_sq * length)) * sliding
+                    )
                     c_bar = along * friction / length
                     tangent = scale * sliding
                 else:

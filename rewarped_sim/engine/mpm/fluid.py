@@ -28,7 +28,7 @@ def fluid_functions(scalars: Scalars) -> SimpleNamespace:
     def law_adj(F: mat33, lam: real, F_bar: mat33, tau_bar: mat33):
         J = wp.determinant(F)
         J_bar = real(0.0)
-        if J > floor:
+        if floor < J:
             J_bar = wp.trace(F_bar) / (real(3.0) * wp.pow(J, real(2.0 / 3.0)))
             J_bar += wp.trace(tau_bar) * lam * (real(2.0) * J - real(1.0))
         # dJ/dF is the cofactor matrix; its rows are cross products, which need no inverse.

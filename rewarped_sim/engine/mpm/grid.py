@@ -75,8 +75,10 @@ def grid_functions(scalars: Scalars) -> SimpleNamespace:
 
     @wp.func
     def listed(grid: Grid, starts: wp.array2d(dtype=int), slot: int, substep: int):
-        """Range of a substep's blocks in the list; `starts` itself runs on past a full pool, for the host to see."""
-        return wp.vec2i(wp.min(starts[slot, substep], grid.pool), wp.min(starts[slot, substep + 1], grid.pool))
+        """Range of a substep's blocks in the list. `starts` runs on past a full pool, for the host to see."""
+        return wp.vec2i(
+            wp.min(starts[slot, substep], grid.pool), wp.min(starts[slot, substep + 1], grid.pool)
+        )
 
     return SimpleNamespace(
         Grid=Grid,
@@ -91,7 +93,7 @@ def grid_functions(scalars: Scalars) -> SimpleNamespace:
 
 @cache
 def grid_kernels(scalars: Scalars) -> SimpleNamespace:
-    """Build `begin`, `cull`, `update`, `restore` and `update_adj`. The sweeps run over the listed blocks with `stride` threads."""
+    """Build `begin`, `cull`, `update`, `restore` and `update_adj`; all but the first sweep a substep's blocks."""
     real, vec3, vec4, mat33 = scalars.real, scalars.vec3, scalars.vec4, scalars.mat33
     functions = grid_functions(scalars)
     Grid, address, listed = functions.Grid, functions.address, functions.listed
@@ -207,10 +209,18 @@ def grid_kernels(scalars: Scalars) -> SimpleNamespace:
                 v_bar[i] = real(0.0)
         scale_bar = wp.dot(v, v_bar)
         v_bar = scale * v_bar
-        if on_floor and grid.floor_friction < sticky and grid.floor_friction > real(0.0) and scale > real(0.0):
+        if (
+            on_floor
+            and grid.floor_friction < sticky
+            and grid.floor_friction > real(0.0)
+            and scale > real(0.0)
+        ):
             length = wp.length(v)
-            v_bar += scale_bar * grid.floor_friction / length * (
-                vec3(real(0.0), real(0.0), real(1.0)) - (v[2] / (length * length)) * v
+            v_bar += (
+                scale_bar
+                * grid.floor_friction
+                / length
+                * (vec3(real(0.0), real(0.0), real(1.0)) - (v[2] / (length * length)) * v)
             )
         return v_bar
 

@@ -9,6 +9,8 @@ what is scattered into is cleared by the kernel that lists it.
 import os
 from dataclasses import dataclass
 from functools import partial
+from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import warp as wp
@@ -129,7 +131,7 @@ class MpmSolver:
     state: (num_slots * (num_substeps + 1), num_envs * num_particles * 24); row `slot * (num_substeps + 1)` is a
     control step's first state, the last row of the slot its result. joint_q, joint_dq: (num_slots, num_envs, joints).
     `forward(slot)` fills a slot from its first row and joint inputs; `backward(slot)` takes the adjoint of the
-    result in `result_bar` and leaves those of the inputs in `first_bar`, `joint_q_bar` and `joint_dq_bar`.
+    result in `state_bar[result_row]` and leaves those of the inputs in `state_bar[0]`, `joint_q_bar`, `joint_dq_bar`.
     """
 
     def __init__(
@@ -176,25 +178,21 @@ class MpmSolver:
             count = 1
             self._stride = device_.sm_count * GPU_THREADS_PER_PROCESSOR
         bounds = [num_envs * i // count for i in range(count + 1)]
-        self._shards = [
-            _Shard(self, low, high - low, num_slots, device_)
-            for low, high in zip(bounds, bounds[1:], strict=False)
-        ]
+        self._shards = [_Shard(self, low, high - low, num_slots, device_) for low, high in pairwise(bounds)]
         self._forward = CapturedLaunches([partial(self._record_forward, s) for s in self._shards], device_)
 
         self._backward: CapturedLaunches | None = None
         if requires_grad:
             self._node_bar = wp.zeros(num_envs * n**3, dtype=vec4, device=device_)
-            self._state_bar = wp.zeros((2, width), dtype=real, device=device_)
-            self.result_bar = self._state_bar[substeps % 2]
-            self.first_bar = self._state_bar[0]
+            self.state_bar = wp.zeros((2, width), dtype=real, device=device_)
+            self.result_row = substeps % 2
             self.joint_q_bar = wp.zeros((num_envs, joints), dtype=real, device=device_)
             self.joint_dq_bar = wp.zeros((num_envs, joints), dtype=real, device=device_)
             self._backward = CapturedLaunches(
                 [partial(self._record_backward, s) for s in self._shards], device_
             )
 
-    def grid_struct(self, pool: int) -> "wp.Struct":
+    def grid_struct(self, pool: int) -> Any:
         """Constants that every kernel takes; `pool` is the number of blocks a control step's list holds."""
         model, scalars = self.model, self.scalars
         grid = grid_functions(scalars).Grid()
@@ -243,9 +241,9 @@ class MpmSolver:
 
     def active_blocks(self, slot: int) -> np.ndarray:
         """Blocks touched in each substep of a slot, over all environments: (num_substeps,). Waits for the device."""
-        return sum(np.diff(shard.starts.numpy()[slot], prepend=0)[1:] for shard in self._shards)
+        return np.sum([np.diff(shard.starts.numpy()[slot]) for shard in self._shards], axis=0)
 
-    def _shapes(self) -> "wp.Struct":
+    def _shapes(self) -> Any:
         shapes = grid_kernels(self.scalars).Shapes()
         shapes.kind = self._tool.shape_kind
         shapes.size = self._tool.shape_size
@@ -331,7 +329,7 @@ class MpmSolver:
                 transfers.gather_adj,
                 shard.num_particles,
                 [
-                    grid, first, n, self.slot, self.state, self._velocity, self._state_bar, given, wanted,
+                    grid, first, n, self.slot, self.state, self._velocity, self.state_bar, given, wanted,
                     self._node_bar,
                 ],
             )  # fmt: skip
@@ -341,7 +339,7 @@ class MpmSolver:
                 shard.num_particles,
                 [
                     grid, first, n, self.material_of, self.material_table, self.slot, self.state,
-                    self._node_bar, self._state_bar, given, wanted,
+                    self._node_bar, self.state_bar, given, wanted,
                 ],
             )  # fmt: skip
         if tool.num_joints:

@@ -121,7 +121,9 @@ def von_mises_functions(scalars: Scalars) -> SimpleNamespace:
         m = real(0.5) * (a + b)
         x = real(0.5) * (b - a) / m
         x2 = x * x
-        ratio = real(1.0) + x2 * (real(1.0 / 3.0) + x2 * (real(0.2) + x2 * (real(1.0 / 7.0) + x2 / real(9.0))))
+        ratio = real(1.0) + x2 * (
+            real(1.0 / 3.0) + x2 * (real(0.2) + x2 * (real(1.0 / 7.0) + x2 / real(9.0)))
+        )
         if x2 > real(4.0e-4):
             ratio = real(0.5) * wp.log((real(1.0) + x) / (real(1.0) - x)) / x
         return ratio / m

@@ -20,7 +20,9 @@ def solver_kernels():
 
 def test_every_kernel_of_the_solver_compiles_for_sm_90(tmp_path):
     kernels = solver_kernels()
-    assert {"transfer_kernels.scatter", "transfer_kernels.scatter_adj", "grid_kernels.update_adj"} <= set(kernels)
+    assert {"transfer_kernels.scatter", "transfer_kernels.scatter_adj", "grid_kernels.update_adj"} <= set(
+        kernels
+    )
     for name, kernel in kernels.items():
         folder = tmp_path / name
         wp.compile_aot_module(kernel.module, arch=90, module_dir=folder, use_ptx=False)

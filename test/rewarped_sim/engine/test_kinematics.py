@@ -51,7 +51,12 @@ def run_poses(q, dq):
         device="cpu",
     )  # fmt: skip
     shape = (SUBSTEPS + 1, ENVS, len(TREE.shapes))
-    return poses.exact_pos.numpy().reshape(*shape, 3), poses.exact_rot.numpy().reshape(*shape, 3, 3), model, poses
+    return (
+        poses.exact_pos.numpy().reshape(*shape, 3),
+        poses.exact_rot.numpy().reshape(*shape, 3, 3),
+        model,
+        poses,
+    )
 
 
 def numpy_pose(q, shape):
@@ -70,7 +75,9 @@ def numpy_pose(q, shape):
             motion = transform(np.eye(3), q[body] * np.array(joint.axis))
         else:
             half = q[body] / 2.0
-            motion = transform(rotation_matrix((*(np.sin(half) * np.array(joint.axis)), np.cos(half))), (0, 0, 0))
+            motion = transform(
+                rotation_matrix((*(np.sin(half) * np.array(joint.axis)), np.cos(half))), (0, 0, 0)
+            )
         T = transform(rotation_matrix(joint.quaternion), joint.position) @ motion @ T
         body = joint.parent
     return T
@@ -101,7 +108,9 @@ def test_wrenches_become_joint_adjoints_exactly():
     _, rot, model, poses = run_poses(q, dq)
     # d(rot) = [theta]x rot, so the torque is the axial vector of rot_bar rot^T.
     M = rot_bar @ np.swapaxes(rot, -1, -2)
-    torque = np.stack([M[..., 2, 1] - M[..., 1, 2], M[..., 0, 2] - M[..., 2, 0], M[..., 1, 0] - M[..., 0, 1]], -1)
+    torque = np.stack(
+        [M[..., 2, 1] - M[..., 1, 2], M[..., 0, 2] - M[..., 2, 0], M[..., 1, 0] - M[..., 0, 1]], -1
+    )
     poses.force.assign(pos_bar.reshape(-1, 3))
     poses.torque.assign(torque.reshape(-1, 3))
     q_bar, dq_bar = (wp.full((ENVS, 4), np.nan, dtype=wp.float64, device="cpu") for _ in range(2))

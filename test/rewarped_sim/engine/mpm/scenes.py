@@ -34,7 +34,9 @@ MATERIALS = {
 }
 
 
-def make_model(*, material="dough", num_substeps=8, num_particles=160, floor_friction=500.0, tool=TOOL, **changes):
+def make_model(
+    *, material="dough", num_substeps=8, num_particles=160, floor_friction=500.0, tool=TOOL, **changes
+):
     settings = {
         "grid_size": GRID,
         "dt_s": 1.0e-4,
@@ -56,7 +58,11 @@ def make_model(*, material="dough", num_substeps=8, num_particles=160, floor_fri
 def random_state(rng, num_envs, num_particles):
     """Deformed, moving particles in a block that touches floor and tools, (num_envs, num_particles, 24) float64."""
     state = np.zeros((num_envs, num_particles, 24))
-    state[..., 0:3] = rng.uniform(-0.5, 0.5, (num_envs, num_particles, 3)) * (0.2, 0.2, 0.15) + (0.5, 0.5, 0.24)
+    state[..., 0:3] = rng.uniform(-0.5, 0.5, (num_envs, num_particles, 3)) * (0.2, 0.2, 0.15) + (
+        0.5,
+        0.5,
+        0.24,
+    )
     state[..., 3:6] = rng.normal(size=(num_envs, num_particles, 3))
     state[..., 6:15] = 20.0 * rng.normal(size=(num_envs, num_particles, 9))
     F = np.eye(3) + 0.02 * rng.normal(size=(num_envs, num_particles, 3, 3))
@@ -88,10 +94,10 @@ def run_forward(solver, state, q, dq, slot=0):
 
 def run_backward(solver, result_bar, slot=0):
     """Adjoints of (state, q, dq)."""
-    solver.result_bar.numpy()[:] = result_bar.reshape(-1)
+    solver.state_bar.numpy()[solver.result_row] = result_bar.reshape(-1)
     solver.backward(slot)
     return (
-        solver.first_bar.numpy().reshape(result_bar.shape).copy(),
+        solver.state_bar.numpy()[0].reshape(result_bar.shape).copy(),
         solver.joint_q_bar.numpy().copy(),
         solver.joint_dq_bar.numpy().copy(),
     )

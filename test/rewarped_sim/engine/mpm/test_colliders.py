@@ -65,7 +65,9 @@ def array(values, dtype=None):
 
 def distances(kind, q):
     out = wp.zeros(len(q), dtype=FLOAT64.vec4, device="cpu")
-    wp.launch(kernels()[0], len(q), [SHAPE_KINDS[kind], FLOAT64.vec3(*SIZES[kind]), array(q), out], device="cpu")
+    wp.launch(
+        kernels()[0], len(q), [SHAPE_KINDS[kind], FLOAT64.vec3(*SIZES[kind]), array(q), out], device="cpu"
+    )
     return out.numpy()
 
 
@@ -85,7 +87,9 @@ def surface_points(kind, rng, count):
     if kind == "sphere":
         return r * direction
     if kind == "capsule":
-        return r * direction + np.array([0, 0, 1]) * rng.uniform(-h, h, (count, 1)) * (rng.random((count, 1)) < 0.7)
+        return r * direction + np.array([0, 0, 1]) * rng.uniform(-h, h, (count, 1)) * (
+            rng.random((count, 1)) < 0.7
+        )
     points = rng.uniform(-1, 1, (count, 3))
     face = rng.integers(0, 3, count)
     points[np.arange(count), face] = np.sign(points[np.arange(count), face])
@@ -116,7 +120,8 @@ def test_normal_is_the_gradient_of_the_distance(kind):
     q = rng.uniform(-0.8, 0.8, (200, 3))
     eps = 1e-6
     gradient = np.stack(
-        [(distances(kind, q + eps * e) - distances(kind, q - eps * e))[:, 0] / (2 * eps) for e in np.eye(3)], axis=1
+        [(distances(kind, q + eps * e) - distances(kind, q - eps * e))[:, 0] / (2 * eps) for e in np.eye(3)],
+        axis=1,
     )
     np.testing.assert_allclose(distances(kind, q)[:, 1:], gradient, atol=1e-8)
 
@@ -156,7 +161,9 @@ def reference_contact(kind, v, x, pos, rot):
 @pytest.mark.parametrize("kind", list(SIZES))
 def test_contact_follows_the_published_law(kind):
     v, x, pos, rot = scene(kind, np.random.default_rng(3), 500)
-    np.testing.assert_allclose(pushed(kind, v, x, pos, rot), reference_contact(kind, v, x, pos, rot), atol=1e-11)
+    np.testing.assert_allclose(
+        pushed(kind, v, x, pos, rot), reference_contact(kind, v, x, pos, rot), atol=1e-11
+    )
 
 
 def turned(rot, axis, angle):

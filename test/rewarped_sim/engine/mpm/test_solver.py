@@ -81,7 +81,9 @@ def test_forward_and_adjoint_sweeps_are_transposes():
     u[..., FIELDS["v"]] = rng.normal(size=u[..., FIELDS["v"]].shape)
     w = rng.normal(size=state.shape)
     eps = 1e-5
-    Ju = (run_forward(solver, state + eps * u, q, dq) - run_forward(solver, state - eps * u, q, dq)) / (2 * eps)
+    Ju = (run_forward(solver, state + eps * u, q, dq) - run_forward(solver, state - eps * u, q, dq)) / (
+        2 * eps
+    )
     run_forward(solver, state, q, dq)
     state_bar, _, _ = run_backward(solver, w)
     assert (Ju * w).sum() == pytest.approx((u * state_bar).sum(), rel=1e-6)
@@ -190,7 +192,7 @@ def test_a_block_falls_like_a_stone():
     solver = make_solver(model)
     rng = np.random.default_rng(41)
     state = np.zeros((1, model.num_particles, 24))
-    state[..., 0:3] = rng.uniform(-0.1, 0.1, (model.num_particles, 3)) + (0.5, 0.5, 0.6)
+    state[..., 0:3] = rng.uniform(-0.1, 0.1, (model.num_particles, 3)) + np.array([0.5, 0.5, 0.6])
     state[..., 3:6] = (0.3, -0.2, 0.1)
     state[..., 15:24] = np.eye(3).reshape(9)
     result = run_forward(solver, state, np.zeros((1, 1)), np.zeros((1, 1)))
@@ -218,7 +220,7 @@ def test_a_tool_out_of_reach_gets_no_gradient():
     model = make_model()
     solver = make_solver(model)
     _, state, q, dq, result_bar = inputs(47, model)
-    q = q + (0.0, 0.6, 0.0)
+    q[:, 1] += 0.6
     state[..., 0] += 0.2  # away from the fixed plane, too
     run_forward(solver, state, q, dq)
     _, q_bar, dq_bar = run_backward(solver, result_bar)
