@@ -74,10 +74,15 @@ install_packages() {
 # Succeed if the interpreter runs and has a version that setup.py accepts.
 is_suitable() { "$1" -c 'import sys; sys.exit(not (3, 10) <= sys.version_info < (3, 13))' 2>/dev/null; }
 
-# Print the first suitable interpreter, or nothing.
+# Print the interpreter that PYTHON names, else the first suitable one, or nothing.
 find_python() {
   local candidate
-  for candidate in ${PYTHON:-python3 python3.12 python3.11 python3.10}; do
+  if [[ -n ${PYTHON:-} ]]; then
+    is_suitable "$PYTHON" || fail "PYTHON=$PYTHON does not run or is not Python 3.10, 3.11 or 3.12"
+    command -v "$PYTHON"
+    return
+  fi
+  for candidate in python3 python3.12 python3.11 python3.10; do
     if is_suitable "$candidate"; then
       command -v "$candidate"
       return
@@ -96,8 +101,8 @@ make_venv() {
   if is_suitable "$venv/bin/python"; then
     [[ -n ${PYTHON:-} && -n $python && $(version_of "$python") != "$(version_of "$venv/bin/python")" ]] || return 0
   fi
-  [[ -n $python ]] || fail "no suitable Python (${PYTHON:-tried python3, python3.12, python3.11, python3.10});" \
-    "Python 3.10, 3.11 or 3.12 is needed: install one and name it, make PYTHON=/path/to/python3.12 ..."
+  [[ -n $python ]] || fail "Python 3.10, 3.11 or 3.12 is needed, and neither python3 nor python3.12, python3.11 or" \
+    "python3.10 is one: install one and name it, make PYTHON=/path/to/python3.12 ..."
   say "making .venv with $("$python" --version)"
   local options=(--clear)
   if ros_is_sourced "$python"; then

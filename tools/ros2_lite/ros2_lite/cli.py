@@ -10,6 +10,7 @@ from pathlib import Path
 
 from . import arguments, service
 from .context import LaunchContext
+from .log import say
 from .offer import offer_modules
 from .packages import NotFoundError, find_executable, find_launch_file, launch_files, prefixes
 
@@ -118,7 +119,7 @@ def _launch(options: argparse.Namespace) -> int:
     given = arguments.parse(rest)
     offer_modules()
     if options.show_args:
-        print(arguments.listing(launch_file))
+        say(arguments.listing(launch_file))
         return 0
     context = LaunchContext(argv=rest)
     context.launch_configurations.update(given)
