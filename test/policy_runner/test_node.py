@@ -59,7 +59,11 @@ def context():
         patch.setenv("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
         context = Context()
         rclpy.init(context=context, domain_id=DOMAIN)
+        # as long as there is a node, the DDS participant stays: taking it down beside processes that come and go
+        # now and then crashes in rmw_fastrtps
+        keeper = rclpy.create_node("keeper", context=context)
         yield context
+        keeper.destroy_node()
         rclpy.shutdown(context=context)
 
 
@@ -118,9 +122,11 @@ class Robot:
             )
 
     def close(self):
-        if self.process.poll() is None:
+        self.process.send_signal(signal.SIGINT)
+        try:
+            self.process.wait(HANG_S)
+        finally:
             self.process.kill()
-            self.process.wait()
         self.executor.shutdown()
         self.node.destroy_node()
 
