@@ -121,16 +121,15 @@ class ExecuteProcess(Action):
             raise ValueError(f"output of '{words[0]}' must be one of {sorted(OUTPUTS)}, got '{output}'")
         context.process_count += 1
         name = Path(words[0]).name if self.process_name is None else perform(context, self.process_name)
+        environment = dict(context.environment) if self.env is None else pairs(self.env)
+        respawn = self.respawn
         return ProcessPlan(
             label=f"{name}-{context.process_count}",
             words=words,
             cwd=None if self.cwd is None else perform(context, self.cwd),
-            env=(dict(context.environment) if self.env is None else pairs(self.env))
-            | pairs(self.additional_env),
+            env=environment | pairs(self.additional_env),
             shown=OUTPUTS["screen"] if context.show_all_output else OUTPUTS[output],
-            respawn=self.respawn
-            if isinstance(self.respawn, bool)
-            else to_bool(perform(context, self.respawn)),
+            respawn=respawn if isinstance(respawn, bool) else to_bool(perform(context, respawn)),
             sigterm_timeout_s=seconds(self.sigterm_timeout),
             sigkill_timeout_s=seconds(self.sigkill_timeout),
         )
@@ -147,33 +146,7 @@ class ExecuteProcess(Action):
                 await asyncio.wait_for(context.shutdown_requested.wait(), self.respawn_delay)
 
     async def _run_once(self, plan: ProcessPlan, context: LaunchContext) -> None:
-        out_read, out_write = _open_stream(self.emulate_tty)
-        err_read, err_write = _open_stream(self.emulate_tty)
-        try:
-            options = {
-                "cwd": plan.cwd,
-                "env": plan.env,
-                "stdin": asyncio.subprocess.DEVNULL,
-                "stdout": out_write,
-                "stderr": err_write,
-                "start_new_session": True,
-            }
-            if self.shell:
-                process = await asyncio.create_subprocess_shell(" ".join(plan.words), **options)
-            else:
-                process = await asyncio.create_subprocess_exec(*plan.words, **options)
-        except OSError:
-            os.close(out_read)
-            os.close(err_read)
-            raise
-        finally:
-            os.close(out_write)
-            os.close(err_write)
-
-        readers = [
-            asyncio.create_task(_show_lines(plan.label, out_read, "stdout" in plan.shown)),
-            asyncio.create_task(_show_lines(plan.label, err_read, "stderr" in plan.shown)),
-        ]
+        process, readers = await self._start(plan)
         log("INFO", plan.label, f"process started with pid [{process.pid}]")
         facts = {"action": self, "name": plan.label, "cmd": plan.words, "cwd": plan.cwd, "env": plan.env}
         context.emit(ProcessStarted(pid=process.pid, **facts))
@@ -188,6 +161,31 @@ class ExecuteProcess(Action):
             died = f"process has died [pid {process.pid}, exit code {returncode}, cmd '{command}']."
             log("ERROR", plan.label, died)
         context.emit(ProcessExited(pid=process.pid, returncode=returncode, **facts))
+
+    async def _start(self, plan: ProcessPlan) -> tuple[asyncio.subprocess.Process, list[asyncio.Task[None]]]:
+        """Start the process, and the reading of its two streams; raises `OSError` if there is no such program."""
+        streams = {name: _open_stream(self.emulate_tty) for name in ("stdout", "stderr")}
+        writing_ends = {name: writing_end for name, (_, writing_end) in streams.items()}
+        options = {"cwd": plan.cwd, "env": plan.env, "stdin": asyncio.subprocess.DEVNULL, **writing_ends}
+        try:
+            if self.shell:
+                start = asyncio.create_subprocess_shell(
+                    " ".join(plan.words), start_new_session=True, **options
+                )
+            else:
+                start = asyncio.create_subprocess_exec(*plan.words, start_new_session=True, **options)
+            process = await start
+        except OSError:
+            for reading_end, _ in streams.values():
+                os.close(reading_end)
+            raise
+        finally:
+            for writing_end in writing_ends.values():
+                os.close(writing_end)
+        return process, [
+            asyncio.create_task(_show_lines(plan.label, reading_end, name in plan.shown))
+            for name, (reading_end, _) in streams.items()
+        ]
 
     async def _wait_or_end(
         self, process: asyncio.subprocess.Process, plan: ProcessPlan, context: LaunchContext
