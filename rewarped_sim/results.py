@@ -91,7 +91,7 @@ class _Recorder:
 
 
 @torch.no_grad()
-def sample_observations(env: Env, policy: Policy, *, count: int = 512) -> Obs:
+def sample_observations(env: Env, policy: Policy, *, count: int = 256) -> Obs:
     """Collect at least `count` observations along the policy's way, (count, *term.shape) by name."""
     obs, seen = env.reset(), []
     while len(seen) * env.num_envs < count:

@@ -1,0 +1,141 @@
+import pytest
+import yaml
+
+from rewarped_sim.registry import ConfigError, UnknownTaskError
+from rewarped_sim.run_folder import CONFIG_FILE, open_run_folder
+from rewarped_sim.train_config import TrainConfig, read_train_config
+
+
+@pytest.fixture(autouse=True)
+def in_an_empty_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+def write(path, content):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(content if isinstance(content, str) else yaml.safe_dump(content))
+    return str(path)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"task": "roling_flat"}, "unknown task 'roling_flat'; did you mean 'rolling_flat'"),
+        ({"algo": "sapp"}, "unknown algo 'sapp'; did you mean 'sapo'"),
+        ({"num_env": 3}, "unknown setting 'num_env'; did you mean 'num_envs'"),
+        ({"epochs": "many"}, "epochs: expected int, got 'many'"),
+        ({"num_envs": -3}, "num_envs must be > 0, got -3"),
+        ({"seed": -1}, "seed must be between 0"),
+        ({"device": "gpu"}, "device: expected auto, cpu, cuda or cuda:N, got 'gpu'"),
+        ({"eval_episodes": 0}, "eval_episodes must be > 0, got 0"),
+    ],
+)
+def test_bad_values_are_refused_by_name(values, message):
+    with pytest.raises((ConfigError, UnknownTaskError), match=message.replace("'", ".")):
+        read_train_config(values)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("run: [", "is not valid YAML"),
+        ("just text", "expected sections"),
+        ({"saop": {}}, "unknown section 'saop'; did you mean 'sapo'"),
+        ({"run": 3}, "run must hold keys and values, got 3"),
+        ({"run": {"epoch": 3}}, "unknown setting 'epoch'; did you mean 'epochs'"),
+    ],
+)
+def test_bad_files_are_refused_with_their_place(tmp_path, content, message):
+    path = write(tmp_path / "my.yaml", content)
+    with pytest.raises(ConfigError, match=message):
+        read_train_config({}, config_path=path)
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(ConfigError, match=r"nowhere\.yaml cannot be read: No such file"):
+        read_train_config({}, config_path=str(tmp_path / "nowhere.yaml"))
+
+
+def test_later_layers_win_and_zero_means_not_given(tmp_path):
+    path = write(
+        tmp_path / "my.yaml",
+        {"run": {"epochs": 7, "num_envs": 3}, "task": {"young": 9.0}, "sapo": {"gamma": 0.9}},
+    )
+    config = read_train_config({"epochs": 0, "num_envs": 5, "task": ""}, config_path=path)
+    assert (config.epochs, config.num_envs) == (7, 5)
+    assert config.task_options == {"young": 9.0}
+    assert config.algo_options["gamma"] == 0.9
+
+
+def test_the_task_brings_its_own_number_of_envs():
+    small, full = (read_train_config({"task": task}) for task in ("rolling_flat_small", "rolling_flat"))
+    assert small.num_envs > 0 and full.num_envs > 0
+    assert read_train_config({}).task == "rolling_flat_small"
+
+
+def test_a_written_configuration_reads_back_as_itself(tmp_path):
+    config = TrainConfig(
+        task="rolling_flat", seed=4, epochs=9, task_options={"young": 9.0}, algo_options={"gamma": 0.5}
+    )
+    path = write(tmp_path / "saved.yaml", config.to_yaml())
+    assert read_train_config({}, config_path=path) == config
+
+
+def test_fresh_runs_get_numbered_folders():
+    config = read_train_config({"seed": 3})
+    names = []
+    for _ in range(3):
+        folder = open_run_folder(config)
+        folder.config.write_text(config.to_yaml())
+        names.append(folder.path.name)
+    assert names == [
+        "rolling_flat_small_sapo_3",
+        "rolling_flat_small_sapo_3_2",
+        "rolling_flat_small_sapo_3_3",
+    ]
+    assert folder.path.parent.name == "runs"
+
+
+def test_a_chosen_folder_with_a_run_in_it_is_not_taken(tmp_path):
+    write(tmp_path / "mine" / CONFIG_FILE, "")
+    with pytest.raises(ConfigError, match="mine holds an earlier run; continue it with resume"):
+        open_run_folder(read_train_config({"out_dir": "mine"}))
+
+
+def test_a_folder_that_cannot_be_written_is_named(tmp_path):
+    write(tmp_path / "file", "not a folder")
+    with pytest.raises(ConfigError, match=r"out_dir .*file.run cannot be written"):
+        open_run_folder(read_train_config({"out_dir": str(tmp_path / "file" / "run")}))
+
+
+@pytest.mark.parametrize("word", ["true", "latest", "True"])
+def test_resume_finds_the_newest_run_and_takes_over_its_settings(tmp_path, word):
+    for name in ("rolling_flat_small_sapo_0", "rolling_flat_small_sapo_0_2"):
+        folder = tmp_path / "runs" / name
+        write(folder / CONFIG_FILE, {"run": {"num_envs": 6, "epochs": 50}, "sapo": {"gamma": 0.7}})
+    (tmp_path / "runs" / "rolling_flat_small_sapo_0_old").mkdir()
+    config = read_train_config({"epochs": 80}, resume=word)
+    assert config.resume
+    assert config.out_dir == str(folder)
+    assert (config.num_envs, config.epochs, config.algo_options["gamma"]) == (6, 80, 0.7)
+    assert open_run_folder(config).path == folder
+
+
+@pytest.mark.parametrize("word", ["", "false", "False"])
+def test_without_resume_a_run_starts_afresh(word):
+    assert not read_train_config({}, resume=word).resume
+
+
+@pytest.mark.parametrize(
+    ("resume", "out_dir", "message"),
+    [
+        ("true", "", "no earlier run under"),
+        ("true", "elsewhere", "elsewhere is not the folder of a run"),
+        ("elsewhere", "", "elsewhere is not the folder of a run"),
+        ("a_file", "", "a_file is a file; expected true, latest or a run's folder"),
+    ],
+)
+def test_resuming_what_is_not_there_is_refused(tmp_path, resume, out_dir, message):
+    write(tmp_path / "a_file", "")
+    with pytest.raises(ConfigError, match=message):
+        read_train_config({"out_dir": out_dir}, resume=resume)
