@@ -85,7 +85,6 @@ class PolicyRunner(LifecycleNode):
         self._state = "unconfigured"
         self._problem = ""
         self._controller: Controller | None = None
-        self._policy: Policy | None = None
         self._clouds: CloudWorker | None = None
         self._joint_reader: JointReader | None = None
         self._inputs: list[Any] = []
@@ -94,6 +93,7 @@ class PolicyRunner(LifecycleNode):
         self._shown_cloud: CloudSample | None = None
         self._shown_status: tuple[object, ...] = ()
         self._arm_pending = False
+        self._stop_latched = False
         self._loading = False
         self._drops: Counter[str] = Counter()
         self._last_drop = ""
@@ -105,9 +105,7 @@ class PolicyRunner(LifecycleNode):
         self.create_service(Trigger, "~/stop", self._on_stop)
         self.create_service(Trigger, "~/reset_stop", self._on_reset_stop)
         load_policy: Any = self._on_load_policy  # rclpy awaits coroutines, though its types do not say so
-        beside = (
-            MutuallyExclusiveCallbackGroup()
-        )  # in the common group, its waiting would block all the others
+        beside = MutuallyExclusiveCallbackGroup()  # its waiting would block all others of the common group
         self.create_service(LoadPolicy, "~/load_policy", load_policy, callback_group=beside)
         self._publish_status()
 
@@ -173,8 +171,9 @@ class PolicyRunner(LifecycleNode):
                 f"command_type: joint_trajectory carries positions, but the policy's mode is "
                 f"{contract.action.mode!r}; use commands or joint_command"
             )
-        self._policy = Policy(bundle)
-        self._controller = Controller(self._policy, settings, user_limits=read_user_limits(self))
+        self._controller = Controller(Policy(bundle), settings, user_limits=read_user_limits(self))
+        if self._stop_latched:
+            self._controller.stop()
         self._joint_reader = JointReader(
             contract.action.joint_names, needs_velocity=self._controller.needs_velocity
         )
@@ -220,7 +219,9 @@ class PolicyRunner(LifecycleNode):
         if self._clouds is not None:
             self._clouds.close()
         self._inputs, self._command_publisher, self._clouds = [], None, None
-        self._controller = self._policy = self._joint_reader = None
+        if self._controller is not None:
+            self._stop_latched = self._controller.mode is Mode.STOPPED
+        self._controller = self._joint_reader = None
 
     def _enter(self, state: str, *, problem: str = "") -> None:
         self._state, self._problem = state, problem
@@ -403,7 +404,6 @@ class PolicyRunner(LifecycleNode):
             self._controller.swap(outcome)
         except ContractError as error:
             return False, f"refused: {error}"
-        self._policy = outcome
         self._publish_status()
         return True, f"running {outcome.contract.policy_name!r}"
 
