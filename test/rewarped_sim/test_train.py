@@ -187,7 +187,7 @@ def test_a_stop_before_the_first_epoch_saves_too(tiny_config, tmp_path):
     [
         ({"device": "cuda:99"}, DeviceError, "cuda:99"),
         ({"algo_options": {"gama": 0.9}}, ConfigError, "unknown setting 'gama'; did you mean 'gamma'"),
-        ({"algo_options": {"gamma": 2.0}}, ConfigError, r"gamma must be in \[0, 1\], got 2.0"),
+        ({"algo_options": {"gamma": 2.0}}, ConfigError, "gamma must be .*, got 2.0"),
         ({"task_options": {"yung": 1.0}}, ConfigError, "unknown setting 'yung'; did you mean 'young'"),
     ],
 )

@@ -1,0 +1,72 @@
+import numpy as np
+import pytest
+from sensor_msgs.msg import JointState
+from std_msgs.msg import Float64MultiArray
+from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
+
+from policy_runner.contract import ActionSpec
+from rewarped_sim.nodes.commands import CommandError, action_towards, target_of
+
+JOINTS = ("a", "b")
+
+
+def trajectory(*points, names=("b", "a")):
+    return JointTrajectory(
+        joint_names=list(names), points=[JointTrajectoryPoint(positions=p) for p in points]
+    )
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        Float64MultiArray(data=[1.0, 2.0]),
+        JointState(name=["b", "other", "a"], position=[2.0, 9.0, 1.0]),
+        trajectory([0.0, 0.0], [2.0, 1.0]),
+    ],
+)
+def test_all_three_forms_of_a_command_mean_the_same(message):
+    assert target_of(message, JOINTS) == pytest.approx([1.0, 2.0])
+
+
+@pytest.mark.parametrize(
+    ("message", "reason"),
+    [
+        (Float64MultiArray(data=[1.0]), "expected 2 positions .* got 1"),
+        (Float64MultiArray(data=[1.0, float("nan")]), "joint 'b': position must be finite"),
+        (JointState(name=["a"], position=[1.0]), "joint 'b' is missing"),
+        (JointState(name=["a", "b"], position=[1.0]), "2 joint names, but 1 positions"),
+        (trajectory(), "without points"),
+        (trajectory([1.0]), "2 joint names, but 1 positions"),
+        (trajectory([float("inf"), 0.0]), "joint 'b': position must be finite"),
+    ],
+)
+def test_commands_that_cannot_be_obeyed_are_refused_with_the_reason(message, reason):
+    with pytest.raises(CommandError, match=reason):
+        target_of(message, JOINTS)
+
+
+def spec(mode, offset=()):
+    return ActionSpec(
+        joint_names=JOINTS,
+        mode=mode,
+        scale=(0.1, 0.5),
+        lower=(-1, -1),
+        upper=(1, 1),
+        max_velocity=(1, 1),
+        offset=offset,
+    )
+
+
+def test_motion_is_limited_to_one_control_step():
+    action = action_towards(np.array([0.05, -3.0]), np.array([0.0, 0.0]), spec("delta_position"))
+    assert action == pytest.approx([0.5, -1.0])
+
+
+def test_a_robot_at_its_target_stands_still():
+    here = np.array([0.3, -0.2])
+    assert action_towards(here, here, spec("delta_position")) == pytest.approx([0.0, 0.0])
+
+
+def test_absolute_actions_are_inverted_with_their_offset():
+    action = action_towards(np.array([0.25, 0.0]), np.array([9.0, 9.0]), spec("position", offset=(0.2, 0.1)))
+    assert action == pytest.approx([0.5, -0.2])

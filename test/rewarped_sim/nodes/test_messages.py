@@ -1,0 +1,153 @@
+import struct
+
+import numpy as np
+import pytest
+from builtin_interfaces.msg import Time
+from diagnostic_msgs.msg import DiagnosticStatus
+from rewarped_msgs.msg import TrainingStatus
+from visualization_msgs.msg import Marker
+
+from rewarped_sim.nodes import messages
+from rewarped_sim.run_control import RunState, RunStatus
+from rewarped_sim.scene import Scene, SceneShape
+
+STAMP = Time(sec=3, nanosec=4)
+HALF = 2**-0.5
+
+
+def shape(kind, size, quaternion=(0, 0, 0, 1)):
+    return SceneShape(
+        name="tool",
+        kind=kind,
+        size=size,
+        position=np.array([1, 2, 3], np.float32),
+        quaternion=np.array(quaternion, np.float32),
+        color=(0.1, 0.2, 0.3),
+    )
+
+
+def scene(particles, *shapes):
+    return Scene(
+        frame="table",
+        particles=np.array(particles, np.float32).reshape(-1, 3),
+        particle_color=(0.9, 0.7, 0.4),
+        particle_radius=0.01,
+        shapes=shapes,
+        bounds_min=(0, 0, 0),
+        bounds_max=(1, 1, 1),
+    )
+
+
+POINTS = [[0.1, 0.2, 0.3], [-1.5, 2.5, 0.25], [7.0, 8.0, 9.0]]
+
+
+def test_a_cloud_holds_every_particle_in_order():
+    cloud = messages.cloud_message(scene(POINTS), STAMP)
+    assert (cloud.header.frame_id, cloud.header.stamp) == ("table", STAMP)
+    assert (cloud.width, cloud.height, cloud.point_step, cloud.row_step) == (3, 1, 12, 36)
+    assert [(f.name, f.offset) for f in cloud.fields] == [("x", 0), ("y", 4), ("z", 8)]
+    values = struct.unpack("<9f", bytes(cloud.data))
+    assert values == pytest.approx([v for point in POINTS for v in point])
+
+
+def test_an_empty_cloud_still_has_a_point_step():
+    cloud = messages.colored_cloud_message(scene([]), STAMP)
+    assert (cloud.width, cloud.point_step, len(cloud.data)) == (0, 16, 0)
+
+
+def test_colors_are_packed_as_rviz_reads_them():
+    cloud = messages.colored_cloud_message(scene(POINTS), STAMP)
+    assert [(f.name, f.offset) for f in cloud.fields] == [("x", 0), ("y", 4), ("z", 8), ("rgb", 12)]
+    rows = [struct.unpack_from("<3fI", bytes(cloud.data), 16 * k) for k in range(3)]
+    assert [row[:3] for row in rows] == [pytest.approx(point) for point in POINTS]
+    reds, greens, blues = zip(
+        *((row[3] >> 16 & 255, row[3] >> 8 & 255, row[3] & 255) for row in rows), strict=True
+    )
+    assert all(row[3] >> 24 == 0 for row in rows)
+    assert min(reds) > max(blues) // 2 and all(r > g > b for r, g, b in zip(reds, greens, blues, strict=True))
+    assert reds[2] > reds[0] > 0  # the highest particle is the lightest
+
+
+def test_very_many_points_are_thinned_for_viewers_only():
+    many = np.random.default_rng(0).random((50_001, 3))
+    assert messages.cloud_message(scene(many), STAMP).width == 50_001
+    shown = messages.colored_cloud_message(scene(many), STAMP)
+    assert 10_000 < shown.width <= 20_000
+    assert len(shown.data) == 16 * shown.width < 512 * 1024
+
+
+def test_a_capsule_is_a_cylinder_with_a_ball_at_each_end():
+    markers = messages.shapes_message(
+        scene([], shape("capsule", (0.1, 0.4), (HALF, 0, 0, HALF))), STAMP
+    ).markers
+    assert [m.type for m in markers] == [Marker.CYLINDER, Marker.SPHERE, Marker.SPHERE]
+    assert [m.id for m in markers] == [0, 1, 2]
+    assert {m.ns for m in markers} == {"tool"}
+    assert (markers[0].scale.x, markers[0].scale.z) == pytest.approx((0.2, 0.8))
+    ends = sorted((m.pose.position.x, m.pose.position.y, m.pose.position.z) for m in markers[1:])
+    assert ends == [pytest.approx((1, 1.6, 3)), pytest.approx((1, 2.4, 3))]  # local z is turned to y
+    assert markers[0].pose.orientation.x == pytest.approx(HALF)
+    assert (markers[0].color.r, markers[0].color.a) == pytest.approx((0.1, 1.0))
+
+
+@pytest.mark.parametrize(
+    ("kind", "size", "marker", "scale"),
+    [
+        ("sphere", (0.2,), Marker.SPHERE, (0.4, 0.4, 0.4)),
+        ("box", (0.1, 0.2, 0.3), Marker.CUBE, (0.2, 0.4, 0.6)),
+    ],
+)
+def test_markers_have_full_sizes_where_shapes_have_half(kind, size, marker, scale):
+    (found,) = messages.shapes_message(scene([], shape(kind, size)), STAMP).markers
+    assert found.type == marker
+    assert (found.scale.x, found.scale.y, found.scale.z) == pytest.approx(scale)
+    assert found.header.frame_id == "table"
+
+
+def test_a_plane_is_a_slab_whose_upper_side_is_the_plane():
+    (found,) = messages.shapes_message(scene([], shape("plane", ())), STAMP).markers
+    assert found.pose.position.z + found.scale.z / 2 == pytest.approx(3.0)
+
+
+def status(**figures):
+    return RunStatus(
+        state=RunState.TRAINING,
+        message="training",
+        task="a_task",
+        algo="sapo",
+        out_dir="/out",
+        num_envs=4,
+        **figures,
+    )
+
+
+def test_a_status_fills_every_field_of_its_message():
+    fields = set(TrainingStatus.get_fields_and_field_types()) - {"header"}
+    assert fields == set(RunStatus.__dataclass_fields__)
+    message = messages.status_message(status(epoch=3, alpha=0.5), STAMP)
+    assert (message.task, message.epoch, message.alpha) == ("a_task", 3, 0.5)
+    assert message.state == TrainingStatus.STATE_TRAINING
+    assert np.isnan(message.episode_return)  # not known yet
+
+
+def test_states_have_the_numbers_of_the_message():
+    for state in RunState:
+        assert getattr(TrainingStatus, f"STATE_{state.name}") == state
+
+
+@pytest.mark.parametrize(
+    ("figures", "level", "summary"),
+    [
+        ({}, DiagnosticStatus.OK, "training"),
+        (
+            {"nonfinite_envs": 2, "skipped_updates": 1},
+            DiagnosticStatus.WARN,
+            "2 environments and 1 updates dropped",
+        ),
+    ],
+)
+def test_diagnostics_warn_of_dropped_work(figures, level, summary):
+    (health,) = messages.diagnostics_message("/train_node", status(**figures), STAMP).status
+    assert health.level == level
+    assert summary in health.message
+    assert {value.key: value.value for value in health.values}["task"] == "a_task"
