@@ -41,6 +41,17 @@ COMMAND_TYPES = {
     "commands": Float64MultiArray,
     "joint_command": JointState,
 }
+SERVICES = {
+    "arm": SetBool,
+    "stop": Trigger,
+    "reset_stop": Trigger,
+    "load_policy": LoadPolicy,
+    "change_state": ChangeState,
+    "describe_parameters": DescribeParameters,
+    "list_parameters": ListParameters,
+    "set_parameters": SetParameters,
+    "get_state": GetState,  # last: who has discovered this client has discovered those before it
+}
 SETTINGS = {
     "command_type": "joint_command",
     "ramp_in_s": 0.0,
@@ -105,6 +116,10 @@ class Robot:
         self.node.create_subscription(
             PointCloud2, "policy_runner/policy_points", self.policy_points.append, best_effort
         )
+        self.clients = {
+            name: self.node.create_client(kind, f"policy_runner/{name}") for name, kind in SERVICES.items()
+        }
+        self.met = False
         self.position = np.array([0.5, 0.3, 0.0])
         self.cloud = np.random.default_rng(0).uniform(0.2, 0.4, (40, 3)).astype("<f4")
         self.cloud_on = self.joints_on = True
@@ -170,23 +185,30 @@ class Robot:
         end_s = time.monotonic() + duration_s
         self.until(lambda: time.monotonic() >= end_s)
 
-    def call(self, kind, service, **fields):
-        client = self.node.create_client(kind, f"policy_runner/{service}")
-        self.until(client.service_is_ready)
-        future = client.call_async(kind.Request(**fields))
+    def call(self, service, **fields):
+        self._meet()
+        future = self.clients[service].call_async(SERVICES[service].Request(**fields))
         self.until(future.done)
-        self.node.destroy_client(client)
         return future.result()
 
+    def _meet(self):
+        """Wait until the runner hears us too: a service may be in sight before it can send an answer back."""
+        while not self.met:
+            self.until(self.clients["get_state"].service_is_ready)
+            future = self.clients["get_state"].call_async(GetState.Request())
+            give_up_s = time.monotonic() + 2.0
+            self.until(lambda: future.done() or time.monotonic() > give_up_s)  # noqa: B023
+            self.met = future.done()
+
     def change_state(self, transition):
-        return self.call(ChangeState, "change_state", transition=Transition(id=transition)).success
+        return self.call("change_state", transition=Transition(id=transition)).success
 
     def state(self):
-        return self.call(GetState, "get_state").current_state.label
+        return self.call("get_state").current_state.label
 
     def arm(self):
         """Arm as soon as inputs have come through."""
-        while not self.call(SetBool, "arm", data=True).success:
+        while not self.call("arm", data=True).success:
             self.pass_time(0.05)
 
     def counter(self, name):
@@ -365,7 +387,7 @@ def test_arming_names_the_joint_that_is_missing(start):
     robot.joint_names = ["pin_x", "elbow", "pin_yaw"]
     robot.until(lambda: robot.status is not None and robot.status.message == "active: idle")
     robot.pass_time(0.5)
-    response = robot.call(SetBool, "arm", data=True)
+    response = robot.call("arm", data=True)
     assert not response.success
     assert response.message.startswith("not armed: joint_state_stale; last dropped joint_state_bad:")
     assert "joint 'pin_y' is missing" in response.message
@@ -376,17 +398,17 @@ def test_a_stop_is_latched_until_it_is_reset(start):
     robot = start()
     robot.arm()
     robot.until(lambda: len(robot.commands) >= 10)
-    assert robot.call(Trigger, "stop").success
+    assert robot.call("stop").success
     robot.until(lambda: robot.status.message == "active: stopped")
     held = robot.held()
-    response = robot.call(SetBool, "arm", data=True)
+    response = robot.call("arm", data=True)
     assert not response.success and "reset_stop" in response.message
     assert robot.commands[-1].position == held.position
     for transition in ("DEACTIVATE", "CLEANUP", "CONFIGURE", "ACTIVATE"):
         assert robot.change_state(getattr(Transition, f"TRANSITION_{transition}"))
-    response = robot.call(SetBool, "arm", data=True)
+    response = robot.call("arm", data=True)
     assert not response.success and "reset_stop" in response.message
-    assert robot.call(Trigger, "reset_stop").success
+    assert robot.call("reset_stop").success
     robot.arm()
     robot.until(lambda: robot.status.message == "active: running")
 
@@ -394,10 +416,10 @@ def test_a_stop_is_latched_until_it_is_reset(start):
 def test_the_lifecycle_can_be_driven_from_outside(start):
     robot = start(autostart=False)
     assert robot.state() == "unconfigured"
-    assert not robot.call(SetBool, "arm", data=True).success
+    assert not robot.call("arm", data=True).success
     assert robot.change_state(Transition.TRANSITION_CONFIGURE)
     assert robot.state() == "inactive"
-    assert not robot.call(SetBool, "arm", data=True).success
+    assert not robot.call("arm", data=True).success
     assert robot.change_state(Transition.TRANSITION_ACTIVATE)
     robot.arm()
     robot.until(lambda: len(robot.commands) >= 30)
@@ -442,10 +464,10 @@ def test_a_policy_is_exchanged_while_it_runs_or_stays_if_the_other_is_refused(
         (tmp_path / "nothing", "found nothing"),
         (foreign, "action.joint_names[0]: expected 'pin_x', found 'a'"),
     ):
-        response = robot.call(LoadPolicy, "load_policy", path=str(path))
+        response = robot.call("load_policy", path=str(path))
         assert not response.success and reason in response.message and response.policy_name == "roller"
     count = len(robot.commands)
-    response = robot.call(LoadPolicy, "load_policy", path=str(second))
+    response = robot.call("load_policy", path=str(second))
     assert response.success and response.policy_name == "second"
     assert len(robot.commands) > count  # the loop went on meanwhile
     robot.until(lambda: len(robot.commands) > count + 30)
@@ -462,14 +484,14 @@ def test_armed_by_itself_where_it_is_told_to(start):
 def test_parameters_are_described_and_refuse_nonsense(start):
     robot = start(autostart=False)
     names = ["policy", "command_type", "cloud_timeout_s", "ramp_in_s", "deadline_miss_limit"]
-    descriptors = robot.call(DescribeParameters, "describe_parameters", names=names).descriptors
+    descriptors = robot.call("describe_parameters", names=names).descriptors
     assert all(descriptor.description for descriptor in descriptors)
     assert descriptors[3].floating_point_range[0].to_value == 60.0
     assert "joint_command" in descriptors[1].additional_constraints
 
     def set_parameter(name, value):
         message = Parameter(name, value=value).to_parameter_msg()
-        return robot.call(SetParameters, "set_parameters", parameters=[message]).results[0]
+        return robot.call("set_parameters", parameters=[message]).results[0]
 
     refused = set_parameter("command_type", "telepathy")
     assert not refused.successful and "known: ['joint_trajectory'" in refused.reason
@@ -478,7 +500,7 @@ def test_parameters_are_described_and_refuse_nonsense(start):
     assert robot.change_state(Transition.TRANSITION_CONFIGURE)
     late = set_parameter("ramp_in_s", 0.5)
     assert not late.successful and "clean up first" in late.reason
-    listed = robot.call(ListParameters, "list_parameters").result.names
+    listed = robot.call("list_parameters").result.names
     assert set(names) <= set(listed)
 
 
