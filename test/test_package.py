@@ -41,12 +41,9 @@ def is_ros(module: str) -> bool:
 
 def requirements(*names: str) -> set[str]:
     """Return the names of the distributions in requirements/<name>.txt."""
-    lines = [
-        line for name in names for line in (ROOT / "requirements" / f"{name}.txt").read_text().splitlines()
-    ]
-    return {
-        normalised(re.split(r"[<>=!~;\[ ]", line)[0]) for line in lines if line and not line.startswith("#")
-    }
+    texts = [(ROOT / "requirements" / f"{name}.txt").read_text() for name in names]
+    lines = [line for text in texts for line in text.splitlines() if line and not line.startswith("#")]
+    return {re.split(r"[<>=!~;\[ ]", line)[0] for line in lines}
 
 
 def modules_of(distribution: str) -> set[str]:
