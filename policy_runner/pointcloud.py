@@ -112,12 +112,12 @@ def preprocess(points: Points, spec: PointCloudSpec, transform: NDArray[np.float
     Raises:
         TooFewPointsError: fewer than `spec.min_points` are left after cropping.
     """
-    points = points[np.isfinite(points).all(axis=1)]
     if transform is not None:
         with np.errstate(over="ignore", invalid="ignore"):  # the crop drops what overflows
-            points = (points @ transform[:3, :3].T + transform[:3, 3]).astype(np.float32)
-    low, high = np.asarray(spec.crop_min, np.float32), np.asarray(spec.crop_max, np.float32)
-    points = points[((points >= low) & (points <= high)).all(axis=1)]
+            # row by row: as one product of matrices so narrow it takes BLAS ten times longer
+            rows = transform[:3].astype(np.float32)
+            points = np.stack([points @ row[:3] + row[3] for row in rows], axis=1)
+    points = points[_inside(points, spec)]
     if len(points) < spec.min_points:
         raise TooFewPointsError(
             f"{len(points)} points inside the crop box, expected at least {spec.min_points}"
@@ -137,6 +137,16 @@ def stride_indices(available: int, num_points: int) -> NDArray[np.int64]:
     if available < num_points:
         return np.arange(num_points, dtype=np.int64) % available
     return np.arange(num_points, dtype=np.int64) * (available // num_points)
+
+
+def _inside(points: Points, spec: PointCloudSpec) -> NDArray[np.bool_]:
+    """Whether each point lies in the crop box; no comparison holds for NaN, so this is the mask as well."""
+    inside = np.ones(len(points), np.bool_)
+    low, high = np.asarray(spec.crop_min, np.float32), np.asarray(spec.crop_max, np.float32)
+    for axis in range(3):  # axis by axis: reducing over rows of three is four times slower
+        values = points[:, axis]
+        inside &= (values >= low[axis]) & (values <= high[axis])
+    return inside
 
 
 def _sample(points: Points, spec: PointCloudSpec) -> Points:

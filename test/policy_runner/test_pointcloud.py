@@ -228,7 +228,7 @@ def test_points_are_turned_and_moved_before_they_are_cropped():
 
 
 def test_what_overflows_in_the_transform_is_dropped_not_passed_on():
-    shear = np.array([[0.0, 1e300, 0, 0], [1, 0, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]])
+    shear = np.array([[0.0, 1e30, 0, 0], [1, 0, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]])
     points = np.array([[0.5, 3e38, 0.5], [0.5, -3e38, 0.5], [0.5, 0.0, 0.5]], np.float32)
     found = preprocess(points, spec(num_points=1), shear)
     np.testing.assert_array_equal(found, [[0.0, 0.5, 0.5]])
