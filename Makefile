@@ -14,7 +14,7 @@ ifdef _ROS_WHEELS_BOOTSTRAP_COMPLETE
 unexport _ROS_WHEELS_BOOTSTRAP_COMPLETE LD_LIBRARY_PATH
 endif
 
-.PHONY: help train test lint format bench setup
+.PHONY: help train test lint format bench docs setup
 
 help: ## Show this list
 	@echo 'make TARGET [ARGS="..."] [PYTHON=python3.12]'
@@ -39,6 +39,9 @@ format: setup ## Rewrite the code in the one style
 
 bench: setup ## Measure speed and memory; results go to bench/results/
 	python -m bench $(ARGS)
+
+docs: setup ## Take the documentation's pictures from a finished run: make docs ARGS=runs/<run>
+	python docs/make_pictures.py $(ARGS)
 
 setup: ## Install what the other targets need
 	@tools/setup.sh
