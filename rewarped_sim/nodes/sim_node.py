@@ -136,11 +136,13 @@ class SimNode(Node):
         self._target, self._reset_asked = None, False
         period_s = self._period_s()
         episode_return, next_step_s = 0.0, time.monotonic()
+        waits_for_runner = self._arm_client is not None  # an episode begins with its first command
         while True:
             shown_ns = self._show_state()
             next_step_s = max(next_step_s + period_s, time.monotonic() - period_s)  # no burst after a stall
-            if self._params["lockstep"]:
+            if self._params["lockstep"] or waits_for_runner:
                 self._await_answer(shown_ns)
+                waits_for_runner = False
             self._listen(until_s=next_step_s)
             if self._reset_asked:
                 self._env.reset()

@@ -23,7 +23,7 @@ BEST_EFFORT = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
 JOINTS = ["pin_x", "pin_z", "pin_yaw"]
 START = [0.5, 0.2875, 0.0]
 EPISODES = 3
-TASK = {"num_particles": 500, "grid_size": 24, "num_substeps": 8, "max_episode_steps": 60}
+TASK = {"num_particles": 500, "num_substeps": 12, "max_episode_steps": 60}
 
 
 @pytest.fixture(scope="module")
@@ -35,15 +35,15 @@ def task_config(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def restless_bundle(tmp_path_factory):
-    """A policy that nobody trained, but that moves: its last layer is large."""
+    """A policy that nobody trained, but that moves: down, sideways, and by what it sees."""
     env = make("rolling_flat_small", num_envs=4, requires_grad=False, **TASK)
+    weights, samples = (torch.Generator().manual_seed(seed) for seed in (3, 4))
     policy = SquashedNormalPolicy(
-        env.obs_spec, env.action_dim, hidden=(32, 32), pool="mean", generator=torch.Generator().manual_seed(3)
+        env.obs_spec, env.action_dim, hidden=(32, 32), pool="mean", weights=weights, samples=samples
     )
     with torch.no_grad():
-        for parameter in policy.head.parameters():
-            if parameter.shape[0] == env.action_dim:
-                parameter *= 30.0
+        policy.head.mean.weight *= 3.0
+        policy.head.mean.bias.copy_(torch.tensor([0.0, -2.0, -1.5]))
     contract = env.contract(policy_name="restless", train={"algo": "none"})
     return export_bundle(policy, contract, env.reset(), tmp_path_factory.mktemp("bundle") / "bundle")
 
@@ -56,10 +56,10 @@ class RunnerInProcess:
         self._contract, self._policy = bundle.contract, Policy(bundle)
 
     def act(self, obs, deterministic):
-        state = torch.cat([obs[term.name][0] * term.scale for term in self._contract.state_terms])
+        state = torch.cat([obs[term.name] for term in self._contract.state_terms], dim=1)
         (cloud,) = self._contract.cloud_terms
-        inputs = {"obs": state.numpy(), cloud.name: obs[cloud.name][0].numpy() * cloud.scale}
-        return torch.from_numpy(self._policy.act(inputs))[None]
+        inputs = {"obs": state.numpy(), cloud.name: obs[cloud.name].numpy()}
+        return torch.from_numpy(self._policy.act(inputs)).reshape(1, -1)
 
 
 def command(kind, positions):
@@ -73,8 +73,8 @@ def command(kind, positions):
 
 
 @pytest.mark.parametrize("kind", ["joint_trajectory", "commands", "joint_command"])
-def test_it_goes_where_it_is_commanded_as_fast_as_it_may(start, probe, tiny_config, kind):
-    start(MODULE, config=tiny_config)
+def test_it_goes_where_it_is_commanded_as_fast_as_it_may(start, probe, task_config, kind):
+    start(MODULE, config=task_config, real_time_factor=0.2)
     probe.listen(JointState, "/joint_states", BEST_EFFORT)
     probe.listen(PointCloud2, "/points", BEST_EFFORT)
     target = [0.53, 0.27, 0.1]
@@ -89,10 +89,9 @@ def test_it_goes_where_it_is_commanded_as_fast_as_it_may(start, probe, tiny_conf
         "/joint_states", lambda state: np.allclose(state.position, target, atol=1e-5, rtol=0)
     )
     positions = np.array([state.position for state in probe.heard["/joint_states"]])
-    steps = np.abs(np.diff(positions, axis=0))[:, :2]
-    assert steps.max() > 0.0
+    assert len({round(x, 4) for x in positions[:, 0]}) >= 4  # three centimetres take three steps
     cloud = probe.wait_for_message("/points")
-    assert (cloud.header.frame_id, cloud.width, cloud.point_step) == ("world", 250, 12)
+    assert (cloud.header.frame_id, cloud.width, cloud.point_step) == ("world", 500, 12)
 
 
 def test_cloud_and_joint_states_of_one_instant_bear_one_stamp(start, probe, tiny_config):
@@ -173,6 +172,7 @@ def test_over_dds_the_policy_earns_what_it_earns_in_process(
         episodes=EPISODES,
         runner="policy_runner",
         lockstep=lockstep,
+        real_time_factor=1.0 if lockstep == "true" else 0.2,  # a loaded machine is late at full speed
     )
     assert robot.wait() == 0, robot.log
     over_dds = [float(line.split("return ")[1]) for line in robot.log.splitlines() if "]: episode " in line]
