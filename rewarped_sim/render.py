@@ -7,6 +7,7 @@ size and need a driver; this takes about a second and needs none (docs/decisions
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -18,6 +19,7 @@ from numpy.typing import NDArray
 from rewarped_sim.meshes import Mesh, balls_mesh, shape_mesh
 from rewarped_sim.scene import Scene, SceneShape
 
+Floats = NDArray[np.floating]
 Image = NDArray[np.uint8]
 """(height, width, 3) red, green, blue."""
 
@@ -128,12 +130,12 @@ def render_scene(
 class _Paint:
     """Colour of a mesh: one colour, one for every `triangles_each` triangles, or tiles in x and y."""
 
-    colors: NDArray[np.float32]
+    colors: Floats
     triangles_each: int = 0
     tiles: bool = False
     gloss: float = 0.0
 
-    def at(self, triangle: NDArray[np.uint32], point: NDArray[np.float32]) -> NDArray[np.float32]:
+    def at(self, triangle: NDArray[np.uint32], point: Floats) -> Floats:
         if self.tiles:
             cell = np.floor(point[:, :2] / _FLOOR_TILE_M).astype(np.int64)
             return self.colors[cell.sum(axis=1) % 2]
@@ -152,7 +154,7 @@ def _meshes_and_colors(
         floor = shape.kind == "plane"
         paints.append(
             _Paint(
-                _FLOOR_COLORS**2.2 if floor else np.float32([shape.color]) ** 2.2,
+                _FLOOR_COLORS**2.2 if floor else np.array([shape.color], np.float32) ** 2.2,
                 tiles=floor,
                 gloss=0.0 if floor else 0.5,
             )
@@ -163,7 +165,7 @@ def _meshes_and_colors(
     return meshes, paints
 
 
-def particle_colors(scene: Scene, color_range_m: tuple[float, float] | None = None) -> NDArray[np.float32]:
+def particle_colors(scene: Scene, color_range_m: tuple[float, float] | None = None) -> Floats:
     """(num_particles, 3) in 0..1: the scene's particle colour, darker below and lighter above."""
     height = scene.particles[:, 2]
     low, high = color_range_m or height_range([scene])
@@ -196,7 +198,7 @@ def _ground(scene: Scene) -> SceneShape:
     )
 
 
-def _extent(scenes: Sequence[Scene]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def _extent(scenes: Sequence[Scene]) -> tuple[Floats, Floats]:
     """Corners of the box around all particles and bounded shapes, at most the workspace [m]."""
     points = [
         scene.particles + side * scene.particle_radius
@@ -216,9 +218,7 @@ def _extent(scenes: Sequence[Scene]) -> tuple[NDArray[np.float64], NDArray[np.fl
     )
 
 
-def _interpolate(
-    mesh: Mesh, triangle: NDArray[np.uint32], corner: NDArray[np.float32]
-) -> NDArray[np.float32]:
+def _interpolate(mesh: Mesh, triangle: NDArray[np.uint32], corner: Floats) -> Floats:
     a, b, c = (mesh.normals[mesh.triangles[triangle, k]] for k in range(3))
     u, v = corner[:, :1], corner[:, 1:]
     normal = (1 - u - v) * a + u * b + v * c
@@ -228,12 +228,12 @@ def _interpolate(
 def _light(
     world: Any,
     o3c: Any,
-    point: NDArray[np.float32],
-    normal: NDArray[np.float32],
-    direction: NDArray[np.float32],
-    pattern: NDArray[np.float32],
+    point: Floats,
+    normal: Floats,
+    direction: Floats,
+    pattern: Floats,
     size_m: float,
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+) -> tuple[Floats, Floats]:
     """Light that arrives and light that a glossy surface mirrors, per point.
 
     Lambert and Blinn-Phong from one round lamp, plus light from all around dimmed where neighbours are close.
@@ -241,7 +241,7 @@ def _light(
     """
     start = point + 1e-3 * size_m * normal
 
-    def free(towards: NDArray[np.float32], reach_m: float) -> NDArray[np.float32]:
+    def free(towards: Floats, reach_m: float) -> Floats:
         rays = np.concatenate([start, towards], axis=1, dtype=np.float32)
         return 1.0 - world.test_occlusions(o3c.Tensor(rays), 0.0, reach_m).numpy().astype(np.float32)
 
@@ -264,7 +264,7 @@ def _light(
 
 
 @lru_cache(maxsize=2)
-def _sampling_pattern(width: int, height: int, supersampling: int) -> NDArray[np.float32]:
+def _sampling_pattern(width: int, height: int, supersampling: int) -> Floats:
     """Give (rays, 4) numbers in 0..1, fixed per pixel lest grain flickers, stratified within a pixel."""
     rng = np.random.default_rng(0)
     strata = supersampling**2
@@ -277,8 +277,7 @@ def _sampling_pattern(width: int, height: int, supersampling: int) -> NDArray[np
 
 def _open3d() -> tuple[Any, Any]:
     try:
-        import open3d.core
-        from open3d.t.geometry import RaycastingScene
+        core, geometry = (importlib.import_module(f"open3d.{name}") for name in ("core", "t.geometry"))
     except (ImportError, OSError) as error:  # OSError: a shared library of the system is missing
         raise RenderError(f"Open3D cannot be loaded: {error}") from error
-    return open3d.core, RaycastingScene
+    return core, geometry.RaycastingScene

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import imageio.v2 as imageio
 import numpy as np
@@ -53,7 +54,8 @@ def write_video(
     scenes = [scene for recording in recordings for scene in recording.scenes]
     camera, heights = Camera.framing(scenes[:: max(1, len(scenes) // 50)]), height_range(scenes)
     remark, painter = "", _ray_cast
-    with imageio.get_writer(path, fps=fps, codec="libx264", quality=8, macro_block_size=2) as writer:
+    writer: Any = imageio.get_writer(path, fps=fps, codec="libx264", quality=8, macro_block_size=2)
+    with writer:
         picture = None
         for frame in chosen:
             if should_stop():
@@ -105,7 +107,7 @@ def _scatter(scene: Scene, camera: Camera, size_px: int, heights: tuple[float, f
 
     figure = Figure(figsize=(size_px / 100, size_px / 100), dpi=100)
     canvas = FigureCanvasAgg(figure)
-    axes = figure.add_axes((0, 0, 1, 1), projection="3d")
+    axes: Any = figure.add_axes((0, 0, 1, 1), projection="3d")
     axes.set_proj_type("persp")
     away = np.subtract(camera.eye, camera.look_at)
     axes.view_init(

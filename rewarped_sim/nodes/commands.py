@@ -29,12 +29,13 @@ def target_of(
     Raises CommandError when a joint is missing, the length is wrong, or a value is not finite.
     """
     if isinstance(message, JointTrajectory):
-        if not message.points:
+        points = list(message.points)
+        if not points:
             raise CommandError("joint trajectory without points")
-        return _by_name(message.joint_names, message.points[-1].positions, joint_names)
+        return _by_name(list(message.joint_names), list(points[-1].positions), joint_names)
     if isinstance(message, JointState):
-        return _by_name(message.name, message.position, joint_names)
-    return _checked(message.data, joint_names)
+        return _by_name(list(message.name), list(message.position), joint_names)
+    return _checked(list(message.data), joint_names)
 
 
 def action_towards(target: Positions, joint_q: Positions, spec: ActionSpec) -> NDArray[np.float32]:

@@ -89,7 +89,7 @@ def diagnostics_message(node: str, status: RunStatus, stamp: Time) -> Diagnostic
 def _cloud(points: NDArray[np.float32], names: Sequence[str], frame: str, stamp: Time) -> PointCloud2:
     """Pack (N, len(names)) float32 rows. As `data`, a NumPy array would be a thousand times slower."""
     data = array.array("B")
-    data.frombytes(memoryview(points).cast("B") if points.size else b"")
+    data.frombytes(points.tobytes())
     step = 4 * len(names)
     return PointCloud2(
         header=Header(stamp=stamp, frame_id=frame),

@@ -10,12 +10,11 @@ import queue
 import sys
 import threading
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, cast
 
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
-from rclpy.action import ActionServer, CancelResponse, GoalResponse
-from rclpy.action.server import ServerGoalHandle
+from rclpy.action.server import ActionServer, CancelResponse, GoalResponse, ServerGoalHandle
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.signals import SignalHandlerOptions
@@ -98,11 +97,13 @@ class TrainNode(Node):
         self.create_service(SetBool, "~/pause", self._on_pause)
         on_checkpoint: Any = self._on_checkpoint  # rclpy awaits coroutines, though its types do not say so
         on_export: Any = self._on_export
-        on_goal: Any = self._on_accepted
         self.create_service(Trigger, "~/checkpoint", on_checkpoint)
         self.create_service(Trigger, "~/export", on_export)
+        on_accepted, on_goal, on_cancel = cast(
+            "list[Any]", [self._on_accepted, self._on_goal, self._on_cancel]
+        )
         self._action_server = ActionServer(
-            self, Train, "~/train", on_goal, goal_callback=self._on_goal, cancel_callback=self._on_cancel
+            self, Train, "~/train", on_accepted, goal_callback=on_goal, cancel_callback=on_cancel
         )
 
     # ---- from the thread that trains -----------------------------------------------------------------------
@@ -113,7 +114,8 @@ class TrainNode(Node):
         message = messages.status_message(status, self.get_clock().now().to_msg())
         self._status_publisher.publish(message)
         if self._goal is not None and self._goal.is_active:
-            self._goal.publish_feedback(Train.Feedback(status=message))
+            feedback: Any = Train.Feedback(status=message)
+            self._goal.publish_feedback(feedback)
 
     def on_step(self, env: Env) -> None:
         """Copy the scene if the executor's thread has asked for one."""
