@@ -56,10 +56,13 @@ class Camera:
         """Look from the front right and above, so that all that the scenes show fits at all times."""
         low, high = _extent(scenes)
         center = (low + high) / 2
-        radius = float(np.linalg.norm(high - low)) / 2
-        direction = np.array([0.55, -1.0, 0.62]) / np.linalg.norm([0.55, -1.0, 0.62])
+        back = np.array([0.55, -1.0, 0.62]) / np.linalg.norm([0.55, -1.0, 0.62])
+        right = np.cross([0.0, 0.0, 1.0], back) / np.hypot(back[0], back[1])
+        corners = np.stack(np.meshgrid(*zip(low, high, strict=True)), axis=-1).reshape(-1, 3) - center
+        aside = np.abs(corners @ np.stack([right, np.cross(back, right)], axis=1)).max(axis=1)
         fov_deg = 30.0
-        eye = center + direction * radius / np.sin(np.radians(fov_deg) / 2)
+        distance = np.max(corners @ back + 1.1 * aside / np.tan(np.radians(fov_deg) / 2))  # with a margin
+        eye = center + distance * back
         return Camera(eye=tuple(eye.tolist()), look_at=tuple(center.tolist()), fov_deg=fov_deg)
 
 
@@ -160,7 +163,7 @@ def _meshes_and_colors(
             )
         )
     if not any(shape.kind == "plane" for shape in scene.shapes):
-        meshes.append(shape_mesh(_ground(scene)))
+        meshes.append(shape_mesh(_ground(scene, color_range_m)))
         paints.append(_Paint(_FLOOR_COLORS**2.2, tiles=True))
     return meshes, paints
 
@@ -183,12 +186,11 @@ def height_range(scenes: Sequence[Scene]) -> tuple[float, float]:
     return float(min(h.min() for h in heights)), float(max(h.max() for h in heights))
 
 
-def _ground(scene: Scene) -> SceneShape:
-    lowest = (
-        float(scene.particles[:, 2].min()) - scene.particle_radius
-        if len(scene.particles)
-        else scene.bounds_min[2]
-    )
+def _ground(scene: Scene, range_m: tuple[float, float] | None) -> SceneShape:
+    """Make a floor for a scene without a plane: right below the lowest particle, in a video that of all scenes."""
+    lowest = scene.bounds_min[2]
+    if len(scene.particles):
+        lowest = (range_m or height_range([scene]))[0] - scene.particle_radius
     return SceneShape(
         name="ground",
         kind="plane",
