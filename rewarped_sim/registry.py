@@ -61,7 +61,7 @@ def find(name: str) -> TaskEntry:
 def unknown(what: str, name: str, known: list[str]) -> str:
     """Text of an error about a name: what, got, nearest, choices."""
     near = difflib.get_close_matches(name, known, n=1)
-    hint = f"; did you mean {near[0]!r}?" if near else ""
+    hint = f"; did you mean {near[0]!r}?" if near else "."
     return f"unknown {what} {name!r}{hint} Known: {known}"
 
 

@@ -248,7 +248,10 @@ class _Run:
         restored = load_latest(self._folder.checkpoints, header=self._header)
         for line in restored.broken:
             log.warning("passed over a broken checkpoint: %s", line)
-        self._learner.load_state_dict(restored.state)
+        try:
+            self._learner.load_state_dict(restored.state)
+        except ValueError as error:
+            raise CheckpointError(f"{restored.path}: {error}") from error
         self._checkpoint = restored.path
         log.info("resumed from %s (epoch %d)", restored.path, restored.epoch)
 

@@ -10,12 +10,12 @@ from torch import Tensor
 
 
 class EpisodeStatistics:
-    """Averages over the last 100 finished episodes; NaN until the first one finishes.
+    """Averages over the last finished episodes, at most `window`; NaN until the first one finishes.
 
     It works on the host, on whole windows that were copied there at once: no control step waits for it.
     """
 
-    def __init__(self, num_envs: int, window: int = 100) -> None:
+    def __init__(self, num_envs: int, *, window: int) -> None:
         self.finished = 0
         self._return = torch.zeros(num_envs, dtype=torch.float64)
         self._length = torch.zeros(num_envs, dtype=torch.int64)

@@ -189,7 +189,7 @@ class Sapo:
             betas=config.betas,
             weight_decay=0.0,
         )
-        self._episodes = EpisodeStatistics(env.num_envs)
+        self._episodes = EpisodeStatistics(env.num_envs, window=2 * env.num_envs)
         self._skipped_in_a_row = 0
         env.reset()
 
@@ -360,7 +360,13 @@ class Sapo:
         )
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore what `state_dict` gave: the next update is, bit for bit, what it would have been."""
+        """Restore what `state_dict` gave: the next update is, bit for bit, what it would have been.
+
+        Raises ValueError naming what the state lacks, as one of another version may; nothing has changed then.
+        """
+        missing = sorted(set(self.state_dict()) - set(state))
+        if missing:
+            raise ValueError(f"learner state: {missing[0]!r} is missing; it was saved by another version")
         for name, part in self._parts().items():
             part.load_state_dict(state[name])
         self.epoch = state["epoch"]

@@ -6,7 +6,7 @@ from sapo_learner.episodes import EpisodeStatistics
 
 
 def test_returns_and_lengths_are_those_of_the_finished_episodes_across_windows():
-    statistics = EpisodeStatistics(2)
+    statistics = EpisodeStatistics(2, window=100)
     reward = torch.tensor([[1.0, 10.0], [2.0, 20.0], [4.0, 40.0]])
     statistics.update(reward, torch.tensor([[False, False], [True, False], [False, False]]))
     assert statistics.summary() == {"return": 3.0, "episode_length": 2.0, "episodes": 1.0}
@@ -20,7 +20,7 @@ def test_returns_and_lengths_are_those_of_the_finished_episodes_across_windows()
 
 
 def test_before_the_first_episode_has_finished_there_is_no_return():
-    statistics = EpisodeStatistics(2)
+    statistics = EpisodeStatistics(2, window=100)
     statistics.update(torch.ones(5, 2), torch.zeros(5, 2, dtype=torch.bool))
     summary = statistics.summary()
     assert (
@@ -37,7 +37,7 @@ def test_only_the_last_episodes_count():
 def test_statistics_go_on_where_they_were_saved():
     reward = torch.randn(20, 3, generator=torch.Generator().manual_seed(0))
     done = torch.rand(20, 3, generator=torch.Generator().manual_seed(1)) < 0.2
-    first, second = EpisodeStatistics(3), EpisodeStatistics(3)
+    first, second = EpisodeStatistics(3, window=100), EpisodeStatistics(3, window=100)
     first.update(reward, done)
     second.load_state_dict(first.state_dict())
     for statistics in (first, second):

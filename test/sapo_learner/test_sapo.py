@@ -204,6 +204,15 @@ def test_a_restored_learner_continues_bit_for_bit(with_cloud):
     )
 
 
+def test_a_state_of_another_version_is_refused_and_changes_nothing():
+    learner = make()
+    before = learner.state_dict()
+    state = {name: value for name, value in make(seed=99).state_dict().items() if name != "temperature"}
+    with pytest.raises(ValueError, match="'temperature' is missing"):
+        learner.load_state_dict(state)
+    assert_identical(learner.state_dict(), before)
+
+
 @pytest.mark.parametrize("after_steps", [0, 1, 7])
 def test_an_interrupted_update_leaves_no_trace(after_steps):
     sapo, undisturbed = make(), make()
