@@ -90,7 +90,7 @@ class RollingFlatConfig:
 @register(
     "rolling_flat_small",
     config=RollingFlatConfig(num_particles=768, grid_size=32, num_substeps=25, max_blocks=128),
-    num_envs=8,
+    num_envs=4,
     summary="rolling_flat with fewer particles on a coarser grid, for quick starts on a CPU",
 )
 @register(
