@@ -16,10 +16,10 @@ LOG_STD_MIN = -5.0
 LOG_STD_MAX = 2.0
 
 
-def linear(size_in: int, size_out: int, generator: Generator) -> nn.Linear:
+def linear(size_in: int, size_out: int, generator: Generator, *, gain: float = 1.0) -> nn.Linear:
     """Make a linear layer with an orthogonal weight and a zero bias."""
     layer = nn.Linear(size_in, size_out, device="meta").to_empty(device="cpu")  # draws nothing
-    nn.init.orthogonal_(layer.weight, generator=generator)
+    nn.init.orthogonal_(layer.weight, gain=gain, generator=generator)
     nn.init.zeros_(layer.bias)
     return layer
 
@@ -33,14 +33,19 @@ def trunk(sizes: Sequence[int], generator: Generator) -> nn.Sequential:
 
 
 class ActorHead(nn.Module):
-    """From features to the mean and the logarithm of the standard deviation of an unsquashed Normal."""
+    """From features to the mean and the logarithm of the standard deviation of an unsquashed Normal.
 
-    def __init__(self, size_in: int, hidden: Sequence[int], action_dim: int, generator: Generator) -> None:
+    gain: of both last layers. A small one makes a first policy of mean 0 and standard deviation 1, whatever it sees.
+    """
+
+    def __init__(
+        self, size_in: int, hidden: Sequence[int], action_dim: int, generator: Generator, *, gain: float = 1.0
+    ) -> None:
         super().__init__()
         sizes = [size_in, *hidden]
         self.trunk = trunk(sizes, generator)
-        self.mean = linear(sizes[-1], action_dim, generator)
-        self.log_std = linear(sizes[-1], action_dim, generator)
+        self.mean = linear(sizes[-1], action_dim, generator, gain=gain)
+        self.log_std = linear(sizes[-1], action_dim, generator, gain=gain)
 
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """Return mean and log std, (B, action_dim) each; outside of [-5, 2] the log std has no gradient."""

@@ -28,6 +28,7 @@ class SquashedNormalPolicy(nn.Module):
         pool: Pool,
         weights: Generator,
         samples: Generator,
+        head_gain: float = 1.0,
     ) -> None:
         """Draw weights from `weights`, on the CPU; `act` samples from `samples`, on the policy's device."""
         super().__init__()
@@ -36,7 +37,7 @@ class SquashedNormalPolicy(nn.Module):
         self.samples = samples
         self.normalizer = StateNormalizer(self.layout.state_size)
         self.encoder = make_encoder(self.layout, pool, weights)
-        self.head = ActorHead(self.encoder.size, hidden, action_dim, weights)
+        self.head = ActorHead(self.encoder.size, hidden, action_dim, weights, gain=head_gain)
 
     def normalize(self, obs: Obs) -> NetworkInput:
         """Pack an observation and normalise its state; gradients flow through."""

@@ -58,6 +58,8 @@ class SapoConfig:
     """Critics: the actor climbs their mean, the targets take their minimum."""
     pool: Pool = "mean"
     """How the point encoder pools over points: mean or max."""
+    head_gain: float = 1.0
+    """Gain of the actor's last layers at first; a small one begins without a preference for any action."""
     actor_learning_rate: float = 2e-3
     """At the first epoch; falls linearly to `final_learning_rate` after the last planned one."""
     critic_learning_rate: float = 5e-4
@@ -97,6 +99,7 @@ class SapoConfig:
         for name in (
             "horizon",
             "reward_scale",
+            "head_gain",
             "num_critics",
             "actor_learning_rate",
             "critic_learning_rate",
@@ -161,6 +164,7 @@ class Sapo:
             env.action_dim,
             hidden=config.actor_hidden,
             pool=config.pool,
+            head_gain=config.head_gain,
             weights=weights,
             samples=policy_generator,
         ).to(env.device)

@@ -65,6 +65,15 @@ def test_log_standard_deviations_are_clamped_hard_and_without_gradient_beyond():
     assert head.log_std.bias.grad.tolist() == [0.0, 1.0, 0.0]
 
 
+def test_a_head_of_small_gain_prefers_nothing_at_first():
+    features = torch.randn(100, 8, generator=generator())
+    mean, log_std = ActorHead(8, [16], 3, generator(), gain=0.01)(features)
+    assert mean.abs().max() < 0.05
+    assert log_std.abs().max() < 0.05
+    mean, _ = ActorHead(8, [16], 3, generator())(features)
+    assert mean.abs().max() > 0.5
+
+
 def test_making_networks_draws_nothing_from_the_global_generator():
     before = torch.random.get_rng_state()
     ActorHead(4, [8], 2, generator())
