@@ -21,6 +21,12 @@ def on_stop_signal(react: Callable[[], None]) -> None:
         signal.signal(number, lambda *_: react())
 
 
+def ignore_stop_signals() -> None:
+    """Let a late signal pass: Python drops its handlers while it exits, and the default one would kill the process."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+
+
 @contextmanager
 def spinning(node: Node) -> Iterator[None]:
     """Answer the node's callbacks from a second thread; on leaving, end the thread, then the node.

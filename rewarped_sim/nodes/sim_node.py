@@ -31,7 +31,7 @@ from rewarped_sim.env import DeviceError, Env
 from rewarped_sim.make import make
 from rewarped_sim.nodes import messages
 from rewarped_sim.nodes.commands import CommandError, Positions, action_towards, target_of
-from rewarped_sim.nodes.lifetime import on_stop_signal
+from rewarped_sim.nodes.lifetime import ignore_stop_signals, on_stop_signal
 from rewarped_sim.nodes.parameters import Param, ParameterError, declare_params
 from rewarped_sim.registry import ConfigError, UnknownTaskError
 from rewarped_sim.train import show_log
@@ -280,6 +280,7 @@ def main(args: list[str] | None = None) -> int:
     except DeviceError as error:
         sys.stderr.write(f"sim_node: {error}\n")
         code = 3
+    ignore_stop_signals()
     rclpy.try_shutdown()
     return code
 

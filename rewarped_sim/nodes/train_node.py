@@ -27,7 +27,7 @@ from visualization_msgs.msg import MarkerArray
 
 from rewarped_sim.env import DeviceError, Env
 from rewarped_sim.nodes import messages
-from rewarped_sim.nodes.lifetime import on_stop_signal, spinning
+from rewarped_sim.nodes.lifetime import ignore_stop_signals, on_stop_signal, spinning
 from rewarped_sim.nodes.parameters import Param, ParameterError, declare_params
 from rewarped_sim.render import height_range
 from rewarped_sim.run_control import RunControl, RunState, RunStatus
@@ -293,6 +293,7 @@ def main(args: list[str] | None = None) -> int:
             code = _end(error, 3)
         except RuntimeError as error:
             code = _end(error, 1)
+    ignore_stop_signals()
     rclpy.try_shutdown()
     return code
 

@@ -87,9 +87,9 @@ class Launched:
         return self.process.wait()
 
     def close(self):
-        self._guard.cancel()
         if self.process.poll() is None:
-            os.killpg(self.process.pid, signal.SIGKILL)
+            self.interrupt()  # only the launch itself can end its node
+        self._guard.cancel()
         self.process.stdout.close()
         self.process.wait()
 
