@@ -40,7 +40,9 @@ def test_the_block_settles_to_the_same_mean_height_on_the_coarser_grid():
         env = rewarped_sim.make(task, requires_grad=False, randomize=False)
         rest(env, 40)
         heights[task] = env.state_dict()["x"][0, :, 2].mean().item()
-    assert heights["rolling_flat_small"] - heights["rolling_flat"] == pytest.approx(3 / 32 - 3 / 48, abs=0.006)
+    assert heights["rolling_flat_small"] - heights["rolling_flat"] == pytest.approx(
+        3 / 32 - 3 / 48, abs=0.006
+    )
 
 
 def test_reward_is_the_published_formula_of_the_observed_heights():
