@@ -23,6 +23,7 @@ from typing import Any
 import torch
 import warp as wp
 
+from rewarped_sim.best_policy import BestPolicy
 from rewarped_sim.env import DeviceError, Env, resolve_device
 from rewarped_sim.make import make
 from rewarped_sim.registry import ConfigError, UnknownTaskError, configure, find, task_names
@@ -41,6 +42,7 @@ from rewarped_sim.watched_env import WatchedEnv
 from sapo_learner.checkpoint import CheckpointError, CheckpointHeader, load_latest, save_checkpoint
 from sapo_learner.export import ExportError, export_bundle
 from sapo_learner.metrics import MetricsLogger
+from sapo_learner.policy import SquashedNormalPolicy
 from sapo_learner.progress import Progress
 from sapo_learner.sapo import Interrupted, Sapo, SapoConfig, TrainingDiverged
 
@@ -50,6 +52,8 @@ BAD_INPUT = (UnknownTaskError, ConfigError, CheckpointError)
 """What `train` raises when it was told something it cannot do; nothing is lost then."""
 EVALUATION_SEED_OFFSET = 1_000_000
 """Evaluation starts come from a seed of their own: none of them was trained on."""
+SELECTION_SEED_OFFSET = 2_000_000
+"""So do the starts by which the best policy is chosen: the final comparison has seen none of them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,6 +146,7 @@ class _Run:
             seed=config.seed,
             planned_epochs=config.epochs,
         )
+        self._best = BestPolicy(self._forward_env(SELECTION_SEED_OFFSET)) if config.select_every else None
         self._header = CheckpointHeader.of(self._env, task=config.task, algo=config.algo)
         if config.resume:
             self._restore()
@@ -214,10 +219,24 @@ class _Run:
             skipped_updates=status.skipped_updates
             + round(metrics["actor/skipped"] + metrics["critic/skipped"]),
         )
+        self._try_out()
         if learner.epoch % self._config.checkpoint_every == 0:
             self._save()
         self._answer_requests()
         self._wait_while_paused()
+
+    def _try_out(self) -> None:
+        """Try the policy where a trial is due."""
+        epoch, config = self._learner.epoch, self._config
+        if self._best is None or (epoch % config.select_every and epoch < config.epochs):
+            return
+        earned = self._best.try_out(self._learner.policy, epoch)
+        log.info("epoch %d: a trial earns %.2f, the best one %.2f", epoch, earned, self._best.mean_return)
+
+    def _chosen_policy(self) -> SquashedNormalPolicy:
+        """The best policy tried, or the present one where none is tried."""
+        policy = self._learner.policy
+        return policy if self._best is None else self._best.take(policy)
 
     def _wait_while_paused(self) -> None:
         control = self._control
@@ -238,8 +257,11 @@ class _Run:
         """Save a checkpoint of the last whole epoch, unless that was done."""
         learner = self._learner
         if learner.epoch != self._saved_epoch:
+            state = learner.state_dict()
+            if self._best is not None:
+                state["best_policy"] = self._best.state_dict()
             self._checkpoint = save_checkpoint(
-                self._folder.checkpoints, learner.state_dict(), epoch=learner.epoch, header=self._header
+                self._folder.checkpoints, state, epoch=learner.epoch, header=self._header
             )
             self._saved_epoch = learner.epoch
         return self._checkpoint
@@ -252,6 +274,8 @@ class _Run:
             self._learner.load_state_dict(restored.state)
         except ValueError as error:
             raise CheckpointError(f"{restored.path}: {error}") from error
+        if self._best is not None and "best_policy" in restored.state:  # a run may begin to choose later
+            self._best.load_state_dict(restored.state["best_policy"])
         self._checkpoint = restored.path
         log.info("resumed from %s (epoch %d)", restored.path, restored.epoch)
 
@@ -260,11 +284,11 @@ class _Run:
     def _show_results(self, checkpoint: Path) -> TrainResult:
         """Evaluate, export, draw. A stop in between leaves the rest out."""
         config, folder, stop = self._config, self._folder, self._control.stop
-        policy = self._learner.policy
+        policy = self._chosen_policy()
         self.report(RunState.EVALUATING, "comparing the policy with doing nothing")
         try:
             comparison = compare_with_do_nothing(
-                self._evaluation_env(),
+                self._forward_env(EVALUATION_SEED_OFFSET),
                 policy,
                 episodes_per_env=max(1, config.eval_episodes // self._env.num_envs),
                 should_stop=stop.is_set,
@@ -281,30 +305,34 @@ class _Run:
             self._draw_video(comparison)
         return self._finish(checkpoint, bundle, comparison, comparison.line(config.task))
 
-    def _evaluation_env(self) -> Env:
+    def _forward_env(self, seed_offset: int) -> Env:
+        """An env like the one trained in, without gradients and with other starts."""
         return make(
             self._config.task,
             num_envs=self._env.num_envs,
             device=self._device,
-            seed=self._config.seed + EVALUATION_SEED_OFFSET,
+            seed=self._config.seed + seed_offset,
             requires_grad=False,
             **self._config.task_options,
         )
 
     def _export(self) -> Path:
-        config, learner = self._config, self._learner
+        config, learner, policy = self._config, self._learner, self._chosen_policy()
         contract = self._env.contract(
             policy_name=f"{config.task}-{config.algo}-{config.seed}",
             train={
                 "algo": config.algo,
                 "seed": config.seed,
                 "epochs": learner.epoch,
+                "policy_of_epoch": self._best.epoch
+                if self._best and self._best.epoch >= 0
+                else learner.epoch,
                 "env_steps": learner.env_steps,
                 "versions": {name: importlib.metadata.version(name) for name in ("torch", "warp-lang")},
             },
         )
-        observations = sample_observations(self._evaluation_env(), learner.policy)
-        bundle = export_bundle(learner.policy, contract, observations, self._folder.bundle)
+        observations = sample_observations(self._forward_env(EVALUATION_SEED_OFFSET), policy)
+        bundle = export_bundle(policy, contract, observations, self._folder.bundle)
         log.info("policy bundle: %s", bundle)
         return bundle
 

@@ -39,6 +39,9 @@ class TrainConfig:
     """Continue the run in out_dir from its newest whole checkpoint."""
     checkpoint_every: int = 10
     """Epochs between checkpoints."""
+    select_every: int = 0
+    """Epochs between trials of the policy on held-out starts, the best of which is the one that the run ends with; 0
+    takes the last policy, as the published runs do."""
     eval_episodes: int = 16
     """Episodes of the comparison with do-nothing at the end."""
     video: bool = True
@@ -57,6 +60,8 @@ class TrainConfig:
         for name in ("num_envs", "epochs", "checkpoint_every", "eval_episodes"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} must be > 0, got {getattr(self, name)}")
+        if self.select_every < 0:
+            raise ConfigError(f"select_every must be >= 0, got {self.select_every}")
         if not 0 <= self.seed < 2**63:
             raise ConfigError(f"seed must be between 0 and 2^63 - 1, got {self.seed}")
         kind, _, index = self.device.partition(":")

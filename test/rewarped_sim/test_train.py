@@ -227,3 +227,18 @@ def test_the_command_line_says_what_is_wrong_in_one_line(tmp_path, words, code, 
     assert done.returncode == code
     assert message in done.stderr.splitlines()[-1]
     assert "Traceback" not in done.stderr
+
+
+def test_the_best_policy_tried_is_the_one_that_is_exported_also_after_a_resume(tiny_config, tmp_path, caplog):
+    caplog.set_level(logging.INFO)
+    whole = tiny_run(tiny_config, tmp_path / "whole", select_every=1, checkpoint_every=1)
+    trials = [record.args for record in caplog.records if "a trial earns" in record.msg]
+    best = max(trials, key=lambda trial: trial[1])
+    assert [trial[0] for trial in trials] == list(range(1, whole.epoch + 1))
+    assert trials[-1][2] == best[1]
+    assert load_bundle(whole.bundle).contract.train["policy_of_epoch"] == best[0]
+
+    stopped_run(tiny_config, tmp_path / "parts", steps=8, select_every=1, checkpoint_every=1)
+    resumed = tiny_run(tiny_config, tmp_path / "parts", resume="true")
+    assert resumed.policy_return == whole.policy_return
+    assert load_bundle(resumed.bundle).contract.train["policy_of_epoch"] == best[0]
