@@ -40,7 +40,11 @@ ARGUMENTS = {
         "Speed of the simulated robot; other than 1, the runner follows /clock",
         None,
     ),
-    "lockstep": ("false", "Let the simulated world wait for each answer of the policy", ["true", "false"]),
+    "lockstep": (
+        "false",
+        "Let the simulated world wait for each answer of the policy; exact with stamped commands only",
+        ["true", "false"],
+    ),
     "command_type": (
         "joint_trajectory",
         "How the runner commands the robot",

@@ -44,7 +44,11 @@ PARAMS = (
     Param("config", "", "YAML file of differences; its section task applies."),
     Param("episodes", 0, "End after so many episodes, with their mean return; 0 goes on until stopped."),
     Param("real_time_factor", 1.0, "Simulated control steps per real one; 0 runs as fast as possible."),
-    Param("lockstep", False, "Let the world stand still until the answer to its present state has come."),
+    Param(
+        "lockstep",
+        False,
+        "Let the world wait for the answer to its state; commands without a stamp may be a step late.",
+    ),
     Param("lockstep_timeout_s", 2.0, "Hold the joints and step anyway when no answer comes for so long [s]."),
     Param(
         "runner",
