@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from policy_runner.contract import ActionSpec, ObsTerm, PointCloudSpec
-from rewarped_sim.engine.mpm.solver import MpmModel
+from rewarped_sim.engine.mpm.model import MpmModel
 from rewarped_sim.scene import Scene
 
 State = dict[str, Tensor]

@@ -11,7 +11,8 @@ import torch
 import warp as wp
 from torch import Tensor
 
-from rewarped_sim.engine.mpm.solver import MpmModel, MpmSolver
+from rewarped_sim.engine.mpm.model import MpmModel
+from rewarped_sim.engine.mpm.solver import MpmSolver
 from rewarped_sim.engine.mpm.state import PARTICLE_SIZE
 from rewarped_sim.engine.trajectory import StoragePlan, plan_storage
 

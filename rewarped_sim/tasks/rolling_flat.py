@@ -16,7 +16,7 @@ from torch import Tensor
 from policy_runner.contract import ActionSpec, ObsTerm, PointCloudSpec
 from rewarped_sim.engine.kinematics import Joint, Shape, Tool, rotation_matrix
 from rewarped_sim.engine.mpm.materials import Dough
-from rewarped_sim.engine.mpm.solver import MpmModel
+from rewarped_sim.engine.mpm.model import MpmModel, Part
 from rewarped_sim.engine.mpm.state import PARTICLE_SIZE
 from rewarped_sim.observation import fill, observed_particles
 from rewarped_sim.registry import register
@@ -147,11 +147,18 @@ class RollingFlat(Task):
             grid_size=config.grid_size,
             dt_s=0.002 / config.num_substeps,
             num_substeps=config.num_substeps,
-            material=Dough(
-                young=config.young, poisson=config.poisson, yield_stress=config.yield_stress, density=1.0
+            parts=(
+                Part(
+                    material=Dough(
+                        young=config.young,
+                        poisson=config.poisson,
+                        yield_stress=config.yield_stress,
+                        density=1.0,
+                    ),
+                    num_particles=config.num_particles,
+                    particle_volume=math.prod(BLOCK_SIZE) / config.num_particles,
+                ),
             ),
-            num_particles=config.num_particles,
-            particle_volume=math.prod(BLOCK_SIZE) / config.num_particles,
             tool=PIN,
             gravity=(0.0, 0.0, -90.0),
             floor_friction=500.0,

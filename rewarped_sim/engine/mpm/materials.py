@@ -71,6 +71,9 @@ class Fluid:
         return (lam / self.density) ** 0.5
 
 
+Material = Dough | Fluid
+
+
 def lame(young: float, poisson: float) -> tuple[float, float]:
     """Lame constants (mu, lambda) [Pa] of an isotropic solid."""
     return young / (2.0 * (1.0 + poisson)), young * poisson / ((1.0 + poisson) * (1.0 - 2.0 * poisson))

@@ -7,7 +7,6 @@ what is scattered into is cleared by the kernel that lists it.
 """
 
 import os
-from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
 from typing import Any
@@ -15,89 +14,20 @@ from typing import Any
 import numpy as np
 import warp as wp
 
-from rewarped_sim.engine.kinematics import Tool, ToolModel, ToolPoses, kinematics_kernels
+from rewarped_sim.engine.kinematics import ToolModel, ToolPoses, kinematics_kernels
 from rewarped_sim.engine.mpm.grid import (
     BLOCK,
     BLOCK_NODES,
-    MAX_BLOCKS_PER_AXIS,
-    MAX_SHAPES,
     grid_functions,
     grid_kernels,
 )
-from rewarped_sim.engine.mpm.materials import MATERIAL_FIELDS, Dough, Fluid
+from rewarped_sim.engine.mpm.model import MpmModel
 from rewarped_sim.engine.mpm.state import PARTICLE_SIZE
 from rewarped_sim.engine.mpm.transfers import transfer_kernels
 from rewarped_sim.engine.scalars import FLOAT32, Scalars
 from rewarped_sim.engine.trajectory import CapturedLaunches
 
-Vec3 = tuple[float, float, float]
-
-MAX_CFL = 0.5
-"""Largest share of a cell that a pressure wave may cross in a substep."""
 GPU_THREADS_PER_PROCESSOR = 1024
-
-
-@dataclass(frozen=True, kw_only=True)
-class MpmModel:
-    """Constants of a scene: particles in the unit cube, z up, floor at the lower end of z."""
-
-    grid_size: int
-    """Nodes along each axis of the unit cube; a multiple of 4."""
-    dt_s: float
-    """Substep [s]."""
-    num_substeps: int
-    """Substeps per control step."""
-    material: Dough | Fluid
-    num_particles: int
-    """Particles per environment."""
-    particle_volume: float
-    """Rest volume of a particle [m^3]."""
-    tool: Tool
-    gravity: Vec3
-    """[m/s^2]."""
-    floor_friction: float
-    """Coulomb coefficient of the floor; 99 and more: nothing slides."""
-    tool_friction: float
-    """Coulomb coefficient of every tool shape."""
-    softness: float = 666.0
-    """Decay of a shape's influence with distance [1/m]."""
-    max_blocks: int = 160
-    """Blocks of 4^3 nodes that an environment touches in a substep, on average over a control step, at most."""
-
-    def __post_init__(self) -> None:
-        n = self.grid_size
-        if n % BLOCK or not 2 * BLOCK <= n <= BLOCK * MAX_BLOCKS_PER_AXIS:
-            raise ValueError(
-                f"grid_size must be a multiple of {BLOCK} in [8, {BLOCK * MAX_BLOCKS_PER_AXIS}], got {n}"
-            )
-        for name in ("dt_s", "num_substeps", "num_particles", "particle_volume", "softness", "max_blocks"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name} must be > 0, got {getattr(self, name)}")
-        if len(self.tool.shapes) > MAX_SHAPES:
-            raise ValueError(f"a tool may have {MAX_SHAPES} shapes, got {len(self.tool.shapes)}")
-        if self.cfl > MAX_CFL:
-            raise ValueError(
-                f"unstable: a pressure wave at {self.material.sound_speed():.1f} m/s crosses {self.cfl:.2f} of a "
-                f"cell of {1.0 / n:.4f} m in dt_s = {self.dt_s:g} s; at most {MAX_CFL}. Take a smaller dt_s "
-                f"(<= {self.dt_s * MAX_CFL / self.cfl:.2g}), a coarser grid or a softer material"
-            )
-
-    @property
-    def cfl(self) -> float:
-        """Share of a cell that a pressure wave crosses in a substep."""
-        return self.dt_s * self.material.sound_speed() * self.grid_size
-
-    @property
-    def bytes_per_env_slot(self) -> int:
-        """Memory that one environment's control step takes in float32: states and saved node momenta."""
-        states = (self.num_substeps + 1) * self.num_particles * PARTICLE_SIZE * 4
-        nodes = self.num_substeps * self.max_blocks * (BLOCK_NODES * 16 + 8)
-        return states + nodes
-
-    @property
-    def bytes_per_env_state(self) -> int:
-        """Memory of one environment's state in float32."""
-        return self.num_particles * PARTICLE_SIZE * 4
 
 
 class BlockPoolError(RuntimeError):
@@ -162,10 +92,10 @@ class MpmSolver:
         joints = max(self._tool.num_joints, 1)
         self.joint_q = wp.zeros((num_slots, num_envs, joints), dtype=real, device=device_)
         self.joint_dq = wp.zeros((num_slots, num_envs, joints), dtype=real, device=device_)
-        self.material_of = wp.zeros(model.num_particles, dtype=int, device=device_)
-        row = np.array(model.material.row(model.particle_volume), dtype=scalars.numpy)
+        self.material_of = wp.array(model.part_of_particle, dtype=int, device=device_)
+        table = model.material_table.astype(scalars.numpy)
         self.material_table = wp.array(
-            np.broadcast_to(row, (num_envs, 1, len(MATERIAL_FIELDS))), dtype=real, device=device_
+            np.broadcast_to(table, (num_envs, *table.shape)), dtype=real, device=device_
         )
         self._momentum = wp.zeros(num_envs * n**3, dtype=vec4, device=device_)
         self._velocity = wp.zeros(num_envs * n**3, dtype=vec4, device=device_)
@@ -211,7 +141,7 @@ class MpmSolver:
         grid.tool_friction = model.tool_friction
         grid.softness = model.softness
         # A weight this small adds nothing to any sum; dividing by it could overflow float32 in the adjoint.
-        grid.min_mass = 1.0e-10 * model.material.row(model.particle_volume)[-1]
+        grid.min_mass = 1.0e-10 * model.lightest_particle
         return grid
 
     def forward(self, slot: int) -> None:

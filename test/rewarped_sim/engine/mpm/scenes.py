@@ -4,7 +4,8 @@ import numpy as np
 
 from rewarped_sim.engine.kinematics import Joint, Shape, Tool
 from rewarped_sim.engine.mpm.materials import Dough, Fluid
-from rewarped_sim.engine.mpm.solver import MpmModel, MpmSolver
+from rewarped_sim.engine.mpm.model import MpmModel, Part
+from rewarped_sim.engine.mpm.solver import MpmSolver
 from rewarped_sim.engine.scalars import FLOAT64
 
 GRID = 16
@@ -41,9 +42,13 @@ def make_model(
         "grid_size": GRID,
         "dt_s": 1.0e-4,
         "num_substeps": num_substeps,
-        "material": MATERIALS[material],
-        "num_particles": num_particles,
-        "particle_volume": 0.2 * 0.2 * 0.15 / num_particles,
+        "parts": (
+            Part(
+                material=MATERIALS[material],
+                num_particles=num_particles,
+                particle_volume=0.2 * 0.2 * 0.15 / num_particles,
+            ),
+        ),
         "tool": tool,
         "gravity": (0.0, 0.0, -90.0),
         "floor_friction": floor_friction,
