@@ -13,7 +13,8 @@ from types import SimpleNamespace
 
 import warp as wp
 
-from rewarped_sim.engine.mpm.colliders import collider_functions
+from rewarped_sim.engine.mpm.contact import contact_functions
+from rewarped_sim.engine.mpm.signed_distance import signed_distance_functions
 from rewarped_sim.engine.scalars import Scalars
 
 BLOCK = 4
@@ -102,9 +103,9 @@ def grid_kernels(scalars: Scalars) -> SimpleNamespace:
         functions.node_in_block,
         functions.node_position,
     )
-    colliders = collider_functions(scalars)
-    signed_distance, influence_of = colliders.signed_distance, colliders.influence_of
-    contact, contact_adj = colliders.contact, colliders.contact_adj
+    laws = contact_functions(scalars)
+    influence_of, contact, contact_adj = laws.influence_of, laws.contact, laws.contact_adj
+    signed_distance = signed_distance_functions(scalars).signed_distance
     sticky = wp.constant(real(STICKY_FRICTION))
 
     @wp.struct

@@ -1,33 +1,24 @@
-"""Signed distances against brute force, the contact law against its definition, its adjoint against differences."""
+"""The contact law against its definition, its adjoint against differences."""
 
 from functools import cache
 
 import numpy as np
 import pytest
 import warp as wp
+from shape_cases import SIZES, array, distances
 
 from rewarped_sim.engine.kinematics import SHAPE_KINDS, rotation_matrix
-from rewarped_sim.engine.mpm.colliders import MIN_INFLUENCE, collider_functions
+from rewarped_sim.engine.mpm.contact import MIN_INFLUENCE, contact_functions
 from rewarped_sim.engine.scalars import FLOAT64
 
-SIZES = {"sphere": (0.3, 0, 0), "capsule": (0.2, 0.4, 0), "box": (0.2, 0.3, 0.4), "plane": (0, 0, 0)}
 SOFTNESS, FRICTION, DT = 6.0, 0.5, 0.01
 
 
 @cache
 def kernels():
-    functions = collider_functions(FLOAT64)
-    signed_distance, contact, contact_adj = (
-        functions.signed_distance,
-        functions.contact,
-        functions.contact_adj,
-    )
-    real, vec3, vec4, mat33 = FLOAT64.real, FLOAT64.vec3, FLOAT64.vec4, FLOAT64.mat33
-
-    @wp.kernel(module="unique", enable_backward=False)
-    def distance(kind: int, size: vec3, q: wp.array(dtype=vec3), out: wp.array(dtype=vec4)):
-        i = wp.tid()
-        out[i] = signed_distance(kind, size, q[i])
+    functions = contact_functions(FLOAT64)
+    contact, contact_adj = functions.contact, functions.contact_adj
+    real, vec3, mat33 = FLOAT64.real, FLOAT64.vec3, FLOAT64.mat33
 
     @wp.kernel(module="unique", enable_backward=False)
     def push(
@@ -56,74 +47,15 @@ def kernels():
         out[i, 3] = r.next_force
         out[i, 4] = r.next_torque
 
-    return distance, push, push_adj
-
-
-def array(values, dtype=None):
-    return wp.array(values, dtype=dtype or FLOAT64.vec3, device="cpu")
-
-
-def distances(kind, q):
-    out = wp.zeros(len(q), dtype=FLOAT64.vec4, device="cpu")
-    wp.launch(
-        kernels()[0], len(q), [SHAPE_KINDS[kind], FLOAT64.vec3(*SIZES[kind]), array(q), out], device="cpu"
-    )
-    return out.numpy()
+    return push, push_adj
 
 
 def pushed(kind, v, x, pos, rot):
     out = wp.zeros(len(v), dtype=FLOAT64.vec3, device="cpu")
     inputs = [SHAPE_KINDS[kind], FLOAT64.vec3(*SIZES[kind]), array(v), array(x)]
     inputs += [array(pos.reshape(-1, 3)), array(rot.reshape(-1, 3, 3), FLOAT64.mat33), out]
-    wp.launch(kernels()[1], len(v), inputs, device="cpu")
+    wp.launch(kernels()[0], len(v), inputs, device="cpu")
     return out.numpy()
-
-
-def surface_points(kind, rng, count):
-    """Random points of the shape's surface, for brute-force distances."""
-    direction = rng.normal(size=(count, 3))
-    direction /= np.linalg.norm(direction, axis=1, keepdims=True)
-    r, h, _ = SIZES[kind]
-    if kind == "sphere":
-        return r * direction
-    if kind == "capsule":
-        return r * direction + np.array([0, 0, 1]) * rng.uniform(-h, h, (count, 1)) * (
-            rng.random((count, 1)) < 0.7
-        )
-    points = rng.uniform(-1, 1, (count, 3))
-    face = rng.integers(0, 3, count)
-    points[np.arange(count), face] = np.sign(points[np.arange(count), face])
-    return points * SIZES["box"]
-
-
-@pytest.mark.parametrize("kind", ["sphere", "box"])
-def test_distance_is_the_distance_to_the_nearest_surface_point(kind):
-    rng = np.random.default_rng(0)
-    q = rng.uniform(-0.8, 0.8, (50, 3))
-    surface = surface_points(kind, rng, 200_000)
-    expected = np.array([np.linalg.norm(surface - point, axis=1).min() for point in q])
-    np.testing.assert_allclose(np.abs(distances(kind, q)[:, 0]), expected, atol=0.012)
-
-
-def test_capsule_distance_is_that_to_its_segment():
-    rng = np.random.default_rng(1)
-    q = rng.uniform(-0.9, 0.9, (200, 3))
-    radius, half, _ = SIZES["capsule"]
-    along = np.linspace(-half, half, 20001)
-    to_segment = np.array([np.hypot(np.hypot(p[0], p[1]), p[2] - along).min() for p in q])
-    np.testing.assert_allclose(distances("capsule", q)[:, 0], to_segment - radius, atol=1e-7)
-
-
-@pytest.mark.parametrize("kind", list(SIZES))
-def test_normal_is_the_gradient_of_the_distance(kind):
-    rng = np.random.default_rng(2)
-    q = rng.uniform(-0.8, 0.8, (200, 3))
-    eps = 1e-6
-    gradient = np.stack(
-        [(distances(kind, q + eps * e) - distances(kind, q - eps * e))[:, 0] / (2 * eps) for e in np.eye(3)],
-        axis=1,
-    )
-    np.testing.assert_allclose(distances(kind, q)[:, 1:], gradient, atol=1e-8)
 
 
 def scene(kind, rng, count):
@@ -181,7 +113,7 @@ def test_contact_adjoint_is_the_derivative_of_the_law(kind):
     out = wp.full((count, 5), np.nan, dtype=FLOAT64.vec3, device="cpu")
     inputs = [SHAPE_KINDS[kind], FLOAT64.vec3(*SIZES[kind]), array(v), array(x)]
     inputs += [array(pos.reshape(-1, 3)), array(rot.reshape(-1, 3, 3), FLOAT64.mat33), array(given), out]
-    wp.launch(kernels()[2], count, inputs, device="cpu")
+    wp.launch(kernels()[1], count, inputs, device="cpu")
     adjoint = out.numpy()
 
     expected, coarse = (differences(kind, v, x, pos, rot, given, eps) for eps in (1e-4, 2e-4))
