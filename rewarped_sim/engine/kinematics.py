@@ -9,6 +9,7 @@ The tree is always evaluated in float64: a tool's velocity is the difference of 
 would leave with three digits. What kernels read is rounded to their precision at the end.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from types import SimpleNamespace
@@ -58,7 +59,7 @@ class Shape:
     kind: str
     """`sphere` (radius), `capsule` (radius, half length along local z), `box` (half extents), `plane` (z >= 0)."""
     size: tuple[float, ...]
-    body: int
+    body: int = -1
     """Index of the joint whose body carries the shape; -1 is the world."""
     position: Vec3 = (0.0, 0.0, 0.0)
     """Origin in the body's frame [m]."""
@@ -102,6 +103,16 @@ class Tool:
         return tuple(joint.name for joint in self.joints)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Anchor:
+    """A point that is fixed to a joint's body and moves with it."""
+
+    body: int
+    """Index of the joint; -1 is the world."""
+    position: Vec3
+    """In the body's frame [m]."""
+
+
 def rotation_matrix(quaternion: Quaternion) -> np.ndarray:
     """Rotation matrix (3, 3) of a quaternion x y z w, normalised first."""
     x, y, z, w = np.asarray(quaternion, dtype=np.float64) / np.linalg.norm(quaternion)
@@ -115,9 +126,11 @@ def rotation_matrix(quaternion: Quaternion) -> np.ndarray:
 
 
 class ToolModel:
-    """A `Tool` on a device, in one precision."""
+    """A `Tool` with anchors on a device, in one precision."""
 
-    def __init__(self, tool: Tool, scalars: Scalars, device: wp.Device) -> None:
+    def __init__(
+        self, tool: Tool, scalars: Scalars, device: wp.Device, anchors: Sequence[Anchor] = ()
+    ) -> None:
         joints, shapes = tool.joints, tool.shapes
 
         def array(values: list, dtype: type, count: int) -> wp.array:
@@ -142,21 +155,34 @@ class ToolModel:
         self.shape_size = array([(*shape.size, 0.0, 0.0, 0.0)[:3] for shape in shapes], scalars.vec3, count)
         self.shape_pos = array([shape.position for shape in shapes], wp.vec3d, count)
         self.shape_rot = array([rotation_matrix(shape.quaternion) for shape in shapes], wp.mat33d, count)
+        self.num_anchors = len(anchors)
+        count = self.num_anchors
+        self.anchor_body = array([anchor.body for anchor in anchors], wp.int32, count)
+        self.anchor_pos = array([anchor.position for anchor in anchors], wp.vec3d, count)
 
 
 class ToolPoses:
     """Poses of every shape at every substep boundary, [substep, env, shape], their rates, and the wrenches on them.
 
-    In the substep that starts at n a point fixed to the shape, at q in its frame, moves from pos + rot q with the mean
+    Rows have room for `num_shapes` shapes: the tool's come first, those of bodies that move freely after them. In the
+    substep that starts at n a point fixed to the shape, at q in its frame, moves from pos + rot q with the mean
     velocity lin + spin q [m/s].
     """
 
     def __init__(
-        self, model: ToolModel, num_envs: int, num_substeps: int, scalars: Scalars, device: wp.Device
+        self,
+        model: ToolModel,
+        num_envs: int,
+        num_substeps: int,
+        num_shapes: int,
+        scalars: Scalars,
+        device: wp.Device,
     ) -> None:
         boundaries = (num_substeps + 1) * num_envs
         bodies = boundaries * max(model.num_joints, 1)
-        shapes = boundaries * max(model.num_shapes, 1)
+        shapes = boundaries * max(num_shapes, 1)
+        anchors = boundaries * max(model.num_anchors, 1)
+        self.num_shapes = num_shapes
         self.body_pos = wp.zeros(bodies, dtype=wp.vec3d, device=device)
         self.body_rot = wp.zeros(bodies, dtype=wp.mat33d, device=device)
         self.exact_pos = wp.zeros(shapes, dtype=wp.vec3d, device=device)
@@ -167,6 +193,8 @@ class ToolPoses:
         self.spin = wp.zeros(shapes, dtype=scalars.mat33, device=device)
         self.force = wp.zeros(shapes, dtype=scalars.vec3, device=device)
         self.torque = wp.zeros(shapes, dtype=scalars.vec3, device=device)
+        self.anchor = wp.zeros(anchors, dtype=wp.vec3d, device=device)
+        self.anchor_bar = wp.zeros(anchors, dtype=wp.vec3d, device=device)
 
 
 @cache
@@ -190,6 +218,8 @@ def kinematics_kernels(scalars: Scalars) -> SimpleNamespace:
         num_substeps: int,
         num_joints: int,
         num_shapes: int,
+        shape_stride: int,
+        num_anchors: int,
         joint_kind: wp.array(dtype=int),
         joint_parent: wp.array(dtype=int),
         joint_axis: wp.array(dtype=wp.vec3d),
@@ -198,6 +228,8 @@ def kinematics_kernels(scalars: Scalars) -> SimpleNamespace:
         shape_body: wp.array(dtype=int),
         shape_pos: wp.array(dtype=wp.vec3d),
         shape_rot: wp.array(dtype=wp.mat33d),
+        anchor_body: wp.array(dtype=int),
+        anchor_pos: wp.array(dtype=wp.vec3d),
         # in
         slot: wp.array(dtype=int),
         joint_q: wp.array3d(dtype=real),
@@ -207,12 +239,13 @@ def kinematics_kernels(scalars: Scalars) -> SimpleNamespace:
         body_rot_out: wp.array(dtype=wp.mat33d),
         pos_out: wp.array(dtype=wp.vec3d),
         rot_out: wp.array(dtype=wp.mat33d),
+        anchor_out: wp.array(dtype=wp.vec3d),
     ):
         substep, local_env = wp.tid()
         env = first_env + local_env
         fraction = wp.float64(substep) / wp.float64(num_substeps)
         bodies = (substep * num_envs + env) * num_joints
-        shapes = (substep * num_envs + env) * num_shapes
+        shapes = (substep * num_envs + env) * shape_stride
         for j in range(num_joints):
             origin = joint_pos[j]
             frame = joint_rot[j]
@@ -238,6 +271,12 @@ def kinematics_kernels(scalars: Scalars) -> SimpleNamespace:
                 frame = body_rot * frame
             pos_out[shapes + s] = origin
             rot_out[shapes + s] = frame
+        for a in range(num_anchors):
+            point = anchor_pos[a]
+            body = anchor_body[a]
+            if body >= 0:
+                point = body_pos_out[bodies + body] + body_rot_out[bodies + body] * point
+            anchor_out[(substep * num_envs + env) * num_anchors + a] = point
 
     @wp.kernel(enable_backward=False, module="unique")
     def motion(
@@ -245,6 +284,7 @@ def kinematics_kernels(scalars: Scalars) -> SimpleNamespace:
         num_envs: int,
         num_substeps: int,
         num_shapes: int,
+        shape_stride: int,
         dt: real,
         exact_pos: wp.array(dtype=wp.vec3d),
         exact_rot: wp.array(dtype=wp.mat33d),
@@ -257,11 +297,11 @@ def kinematics_kernels(scalars: Scalars) -> SimpleNamespace:
         substep, local_env = wp.tid()
         rate = wp.float64(1.0) / wp.float64(dt)
         for s in range(num_shapes):
-            i = (substep * num_envs + first_env + local_env) * num_shapes + s
+            i = (substep * num_envs + first_env + local_env) * shape_stride + s
             pos_out[i] = vec3(exact_pos[i])
             rot_out[i] = mat33(exact_rot[i])
             if substep < num_substeps:
-                following = i + num_envs * num_shapes
+                following = i + num_envs * shape_stride
                 lin_out[i] = vec3(rate * (exact_pos[following] - exact_pos[i]))
                 spin_out[i] = mat33(rate * (exact_rot[following] - exact_rot[i]))
 
@@ -270,14 +310,35 @@ def kinematics_kernels(scalars: Scalars) -> SimpleNamespace:
         first_env: int,
         num_envs: int,
         num_shapes: int,
+        shape_stride: int,
+        num_anchors: int,
         force_out: wp.array(dtype=vec3),
         torque_out: wp.array(dtype=vec3),
+        anchor_bar_out: wp.array(dtype=wp.vec3d),
     ):
         substep, local_env = wp.tid()
+        row = substep * num_envs + first_env + local_env
         for s in range(num_shapes):
-            i = (substep * num_envs + first_env + local_env) * num_shapes + s
-            force_out[i] = vec3()
-            torque_out[i] = vec3()
+            force_out[row * shape_stride + s] = vec3()
+            torque_out[row * shape_stride + s] = vec3()
+        for a in range(num_anchors):
+            anchor_bar_out[row * num_anchors + a] = wp.vec3d()
+
+    @wp.func
+    def carries(joint_parent: wp.array(dtype=int), joint: int, body: int):
+        """Whether a joint moves a body: whether it is the body's own or one of its ancestors."""
+        ancestor = int(body)
+        while ancestor > joint:
+            ancestor = joint_parent[ancestor]
+        return ancestor == joint
+
+    @wp.func
+    def along_joint(kind: int, axis: wp.vec3d, arm: wp.vec3d, force: wp.vec3d, torque: wp.vec3d):
+        """Generalised force of a wrench that acts at `arm` from the joint's origin."""
+        moved = wp.dot(axis, force)
+        if kind != PRISMATIC:
+            moved = wp.dot(axis, torque + wp.cross(arm, force))
+        return moved
 
     @wp.kernel(enable_backward=False, module="unique")
     def pose_adj(
@@ -287,16 +348,21 @@ def kinematics_kernels(scalars: Scalars) -> SimpleNamespace:
         num_substeps: int,
         num_joints: int,
         num_shapes: int,
+        shape_stride: int,
+        num_anchors: int,
         joint_kind: wp.array(dtype=int),
         joint_parent: wp.array(dtype=int),
         joint_axis: wp.array(dtype=wp.vec3d),
         shape_body: wp.array(dtype=int),
+        anchor_body: wp.array(dtype=int),
         # in
         body_pos: wp.array(dtype=wp.vec3d),
         body_rot: wp.array(dtype=wp.mat33d),
         pos: wp.array(dtype=wp.vec3d),
         force: wp.array(dtype=vec3),
         torque: wp.array(dtype=vec3),
+        anchor: wp.array(dtype=wp.vec3d),
+        anchor_bar: wp.array(dtype=wp.vec3d),
         # out
         joint_q_bar_out: wp.array2d(dtype=real),
         joint_dq_bar_out: wp.array2d(dtype=real),
@@ -309,21 +375,20 @@ def kinematics_kernels(scalars: Scalars) -> SimpleNamespace:
         dq_bar = wp.float64(0.0)
         for substep in range(num_substeps + 1):
             bodies = (substep * num_envs + env) * num_joints
-            shapes = (substep * num_envs + env) * num_shapes
+            shapes = (substep * num_envs + env) * shape_stride
+            anchors = (substep * num_envs + env) * num_anchors
             axis = body_rot[bodies + joint] * joint_axis[joint]
-            anchor = body_pos[bodies + joint]
+            origin = body_pos[bodies + joint]
             moved = wp.float64(0.0)
             for s in range(num_shapes):
-                body = shape_body[s]
-                while body > joint:
-                    body = joint_parent[body]
-                if body == joint:
+                if carries(joint_parent, joint, shape_body[s]):
                     f = wp.vec3d(force[shapes + s])
-                    if joint_kind[joint] == PRISMATIC:
-                        moved += wp.dot(axis, f)
-                    else:
-                        arm = pos[shapes + s] - anchor
-                        moved += wp.dot(axis, wp.vec3d(torque[shapes + s]) + wp.cross(arm, f))
+                    t = wp.vec3d(torque[shapes + s])
+                    moved += along_joint(joint_kind[joint], axis, pos[shapes + s] - origin, f, t)
+            for a in range(num_anchors):
+                if carries(joint_parent, joint, anchor_body[a]):
+                    f = anchor_bar[anchors + a]
+                    moved += along_joint(joint_kind[joint], axis, anchor[anchors + a] - origin, f, wp.vec3d())
             q_bar += moved
             dq_bar += moved * (wp.float64(substep) / wp.float64(num_substeps))
         joint_q_bar_out[env, joint] = real(q_bar)

@@ -15,8 +15,13 @@ class Scalars:
     vec3: Any
     vec4: Any
     mat33: Any
+    quat: Any
     numpy: type
 
 
-FLOAT32 = Scalars(real=wp.float32, vec3=wp.vec3f, vec4=wp.vec4f, mat33=wp.mat33f, numpy=np.float32)
-FLOAT64 = Scalars(real=wp.float64, vec3=wp.vec3d, vec4=wp.vec4d, mat33=wp.mat33d, numpy=np.float64)
+FLOAT32 = Scalars(
+    real=wp.float32, vec3=wp.vec3f, vec4=wp.vec4f, mat33=wp.mat33f, quat=wp.quatf, numpy=np.float32
+)
+FLOAT64 = Scalars(
+    real=wp.float64, vec3=wp.vec3d, vec4=wp.vec4d, mat33=wp.mat33d, quat=wp.quatd, numpy=np.float64
+)

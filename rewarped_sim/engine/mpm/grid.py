@@ -51,7 +51,9 @@ def grid_functions(scalars: Scalars) -> SimpleNamespace:
         floor_friction: real
         tool_friction: real
         softness: real
+        contact_law: int
         min_mass: real
+        max_speed_sq: real  # of a particle [m^2/s^2]
 
     @wp.func
     def pack_block(env: int, bx: int, by: int, bz: int):
@@ -93,8 +95,11 @@ def grid_functions(scalars: Scalars) -> SimpleNamespace:
 
 
 @cache
-def grid_kernels(scalars: Scalars) -> SimpleNamespace:
-    """Build `begin`, `cull`, `update`, `restore` and `update_adj`; all but the first sweep a substep's blocks."""
+def grid_kernels(scalars: Scalars, coupled: bool) -> SimpleNamespace:
+    """Build `begin`, `cull`, `update`, `restore` and `update_adj`; all but the first sweep a substep's blocks.
+
+    coupled: whether bodies are there to be pushed back; see `bodies`.
+    """
     real, vec3, vec4, mat33 = scalars.real, scalars.vec3, scalars.vec4, scalars.mat33
     functions = grid_functions(scalars)
     Grid, address, listed = functions.Grid, functions.address, functions.listed
@@ -104,7 +109,8 @@ def grid_kernels(scalars: Scalars) -> SimpleNamespace:
         functions.node_position,
     )
     laws = contact_functions(scalars)
-    influence_of, contact, contact_adj = laws.influence_of, laws.contact, laws.contact_adj
+    influence_of, contact = laws.influence_of, laws.contact
+    contact_adj, driven_adj = laws.contact_adj, laws.driven_adj
     signed_distance = signed_distance_functions(scalars).signed_distance
     sticky = wp.constant(real(STICKY_FRICTION))
 
@@ -116,16 +122,48 @@ def grid_kernels(scalars: Scalars) -> SimpleNamespace:
         rot: wp.array(dtype=mat33)
         lin: wp.array(dtype=vec3)
         spin: wp.array(dtype=mat33)
+        body: wp.array(dtype=int)  # the free body that a shape belongs to; -1: the shape is driven
+
+    @wp.struct
+    class Exchange:
+        """Arrays of `bodies.BodyMotion`, [substep, env, body]."""
+
+        num_bodies: int
+        centre: wp.array(dtype=vec3)
+        spin: wp.array(dtype=vec3)
+        impulse: wp.array(dtype=vec3)
+        moment: wp.array(dtype=vec3)
+
+    @wp.struct
+    class ExchangeAdjoint:
+        centre: wp.array(dtype=vec3)
+        velocity: wp.array(dtype=vec3)
+        spin: wp.array(dtype=vec3)
+        turn: wp.array(dtype=vec3)
+        impulse: wp.array(dtype=vec3)
+        moment: wp.array(dtype=vec3)
 
     @wp.func
     def shape_index(grid: Grid, substep: int, env: int, shape: int):
         return (substep * grid.num_envs + env) * grid.num_shapes + shape
 
+    @wp.func
+    def body_index(grid: Grid, exchange: Exchange, substep: int, env: int, body: int):
+        return (substep * grid.num_envs + env) * exchange.num_bodies + body
+
     @wp.kernel(enable_backward=False, module="unique")
-    def begin(slot: wp.array(dtype=int), starts_out: wp.array2d(dtype=int)):
-        # An empty list for the first scatter of a control step to append to.
-        starts_out[slot[0], 0] = 0
-        starts_out[slot[0], 1] = 0
+    def begin(
+        first_env: int,
+        slot: wp.array(dtype=int),
+        starts_out: wp.array2d(dtype=int),
+        faults_out: wp.array2d(dtype=int),
+    ):
+        # An empty list for the first scatter of a control step to append to; a clean record for each env.
+        if wp.tid() == 0:
+            starts_out[slot[0], 0] = 0
+            starts_out[slot[0], 1] = 0
+        for fault in range(3):
+            faults_out[first_env + wp.tid(), fault] = 0
 
     @wp.kernel(enable_backward=False, module="unique")
     def cull(
@@ -152,9 +190,18 @@ def grid_kernels(scalars: Scalars) -> SimpleNamespace:
                 i = shape_index(grid, substep, env, s)
                 q = wp.transpose(shapes.rot[i]) * (centre - shapes.pos[i])
                 dn = signed_distance(shapes.kind[s], shapes.size[s], q)
-                if influence_of(dn[0] - reach, grid.softness) > real(0.0):
+                nearest, _ = influence_of(dn[0] - reach, grid.softness, grid.contact_law)
+                if nearest > real(0.0):
                     mask = mask | (1 << s)
             mask_out[row, b] = mask
+
+    @wp.func
+    def touch(grid: Grid, shapes: Shapes, i: int, s: int, x: vec3, v: vec3):
+        """Velocity of a node after shape s, posed at index i."""
+        return contact(
+            v, x, shapes.kind[s], shapes.size[s], shapes.pos[i], shapes.rot[i], shapes.lin[i], shapes.spin[i],
+            grid.softness, grid.tool_friction, grid.contact_law,
+        )  # fmt: skip
 
     @wp.func
     def before_walls(
@@ -164,11 +211,32 @@ def grid_kernels(scalars: Scalars) -> SimpleNamespace:
         v = vec3(momentum[0], momentum[1], momentum[2]) / momentum[3] + grid.dt * grid.gravity
         for s in range(upto):
             if (mask >> s & 1) == 1:
-                i = shape_index(grid, substep, env, s)
-                v = contact(
-                    v, x, shapes.kind[s], shapes.size[s], shapes.pos[i], shapes.rot[i], shapes.lin[i],
-                    shapes.spin[i], grid.softness, grid.tool_friction,
-                )  # fmt: skip
+                v = touch(grid, shapes, shape_index(grid, substep, env, s), s, x, v)
+        return v
+
+    @wp.func
+    def exchange_momentum(
+        grid: Grid,
+        shapes: Shapes,
+        exchange: Exchange,
+        substep: int,
+        env: int,
+        mask: int,
+        x: vec3,
+        momentum: vec4,
+    ):
+        """As `before_walls` with all shapes; what the node loses to a free body's shape, the body gains."""
+        v = vec3(momentum[0], momentum[1], momentum[2]) / momentum[3] + grid.dt * grid.gravity
+        for s in range(grid.num_shapes):
+            if (mask >> s & 1) == 1:
+                before = v
+                v = touch(grid, shapes, shape_index(grid, substep, env, s), s, x, v)
+                body = shapes.body[s]
+                if body >= 0:
+                    i = body_index(grid, exchange, substep, env, body)
+                    lost = momentum[3] * (before - v)
+                    wp.atomic_add(exchange.impulse, i, lost)
+                    wp.atomic_add(exchange.moment, i, wp.cross(x - exchange.centre[i], lost))
         return v
 
     @wp.func
@@ -229,6 +297,7 @@ def grid_kernels(scalars: Scalars) -> SimpleNamespace:
     def update(
         grid: Grid,
         shapes: Shapes,
+        exchange: Exchange,
         substep: int,
         stride: int,
         slot: wp.array(dtype=int),
@@ -260,7 +329,10 @@ def grid_kernels(scalars: Scalars) -> SimpleNamespace:
             v = vec3()
             if p[3] > grid.min_mass:
                 x = node_position(grid, node)
-                v = before_walls(grid, shapes, substep, env, mask[row, b], grid.num_shapes, x, p)
+                if wp.static(coupled):
+                    v = exchange_momentum(grid, shapes, exchange, substep, env, mask[row, b], x, p)
+                else:
+                    v = before_walls(grid, shapes, substep, env, mask[row, b], grid.num_shapes, x, p)
                 v = boundary(grid, node, v)
             velocity_out[at] = vec4(v[0], v[1], v[2], real(0.0))
 
@@ -301,6 +373,8 @@ def grid_kernels(scalars: Scalars) -> SimpleNamespace:
     def update_adj(
         grid: Grid,
         shapes: Shapes,
+        exchange: Exchange,
+        exchange_bar: ExchangeAdjoint,
         substep: int,
         stride: int,
         slot: wp.array(dtype=int),
@@ -330,27 +404,72 @@ def grid_kernels(scalars: Scalars) -> SimpleNamespace:
                 active = mask[row, b]
                 v = before_walls(grid, shapes, substep, env, active, grid.num_shapes, x, p)
                 v_bar = boundary_adj(grid, node, v, vec3(given[0], given[1], given[2]))
+                mass_bar = real(0.0)
                 for back in range(grid.num_shapes):
                     s = grid.num_shapes - 1 - back
                     if (active >> s & 1) == 1:
                         i = shape_index(grid, substep, env, s)
-                        j = shape_index(grid, substep + 1, env, s)
                         v = before_walls(grid, shapes, substep, env, active, s, x, p)
-                        shape_bar = contact_adj(
+                        body = int(-1)
+                        given_back = vec3()
+                        if wp.static(coupled):
+                            body = shapes.body[s]
+                            if body >= 0:
+                                j = body_index(grid, exchange, substep, env, body)
+                                moment_bar = exchange_bar.moment[j]
+                                lost_bar = exchange_bar.impulse[j] + wp.cross(
+                                    moment_bar, x - exchange.centre[j]
+                                )
+                                change = v - touch(grid, shapes, i, s, x, v)
+                                mass_bar += wp.dot(change, lost_bar)
+                                given_back = p[3] * lost_bar
+                                v_bar -= given_back
+                                wp.atomic_add(exchange_bar.centre, j, p[3] * wp.cross(moment_bar, change))
+                        contact_bar = contact_adj(
                             v, x, shapes.kind[s], shapes.size[s], shapes.pos[i], shapes.rot[i], shapes.lin[i],
-                            shapes.spin[i], grid.softness, grid.tool_friction, grid.dt, v_bar,
+                            shapes.spin[i], grid.softness, grid.tool_friction, grid.contact_law, v_bar,
                         )  # fmt: skip
-                        v_bar = shape_bar.v_bar
-                        wp.atomic_add(force_out, i, shape_bar.force)
-                        wp.atomic_add(torque_out, i, shape_bar.torque)
-                        wp.atomic_add(force_out, j, shape_bar.next_force)
-                        wp.atomic_add(torque_out, j, shape_bar.next_torque)
+                        v_bar = contact_bar.v_bar + given_back
+                        if body < 0:
+                            driven_bar = driven_adj(
+                                x,
+                                shapes.pos[i],
+                                shapes.rot[i],
+                                shapes.spin[i],
+                                grid.dt,
+                                contact_bar.body_v_bar,
+                            )
+                            k = shape_index(grid, substep + 1, env, s)
+                            wp.atomic_add(force_out, i, contact_bar.force + driven_bar.force)
+                            wp.atomic_add(torque_out, i, contact_bar.torque + driven_bar.torque)
+                            wp.atomic_add(force_out, k, driven_bar.next_force)
+                            wp.atomic_add(torque_out, k, driven_bar.next_torque)
+                        if wp.static(coupled) and body >= 0:
+                            # The point moves at velocity + spin x (x - centre), whatever the orientation.
+                            j = body_index(grid, exchange, substep, env, body)
+                            centre = exchange.centre[j]
+                            point_bar = contact_bar.body_v_bar
+                            force = contact_bar.force
+                            turn = contact_bar.torque + wp.cross(shapes.pos[i] - centre, force)
+                            wp.atomic_add(exchange_bar.velocity, j, point_bar)
+                            wp.atomic_add(exchange_bar.spin, j, wp.cross(x - centre, point_bar))
+                            wp.atomic_add(
+                                exchange_bar.centre, j, force + wp.cross(exchange.spin[j], point_bar)
+                            )
+                            wp.atomic_add(exchange_bar.turn, j, turn)
                 inv_mass = real(1.0) / p[3]
                 v_bar = inv_mass * v_bar
                 along = wp.dot(inv_mass * vec3(p[0], p[1], p[2]), v_bar)
-                p_bar = vec4(v_bar[0], v_bar[1], v_bar[2], -along)
+                p_bar = vec4(v_bar[0], v_bar[1], v_bar[2], mass_bar - along)
             adjoint[at] = p_bar
 
     return SimpleNamespace(
-        Shapes=Shapes, begin=begin, cull=cull, update=update, restore=restore, update_adj=update_adj
+        Shapes=Shapes,
+        Exchange=Exchange,
+        ExchangeAdjoint=ExchangeAdjoint,
+        begin=begin,
+        cull=cull,
+        update=update,
+        restore=restore,
+        update_adj=update_adj,
     )

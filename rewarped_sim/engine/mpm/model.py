@@ -1,10 +1,13 @@
 """What an MPM scene is made of: constants of one environment, checked before anything is built."""
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
 
 from rewarped_sim.engine.kinematics import Tool
+from rewarped_sim.engine.mpm.bodies import Body, Spring
+from rewarped_sim.engine.mpm.contact import CONTACT_LAWS
 from rewarped_sim.engine.mpm.grid import BLOCK, BLOCK_NODES, MAX_BLOCKS_PER_AXIS, MAX_SHAPES
 from rewarped_sim.engine.mpm.materials import Material
 from rewarped_sim.engine.mpm.state import PARTICLE_SIZE
@@ -13,6 +16,9 @@ Vec3 = tuple[float, float, float]
 
 MAX_CFL = 0.5
 """Largest share of a cell that a pressure wave may cross in a substep."""
+
+MAX_SPRING_RATE = 0.5
+"""Largest share of a spring's own time scale that a substep may take."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +55,12 @@ class MpmModel:
     """Coulomb coefficient of the floor; 99 and more: nothing slides."""
     tool_friction: float
     """Coulomb coefficient of every tool shape."""
+    contact: str = "published"
+    """`published`: the law that the published tasks run with; `smooth`: continuously differentiable. See `contact`."""
+    bodies: tuple[Body, ...] = ()
+    """Rigid bodies that the particles push back."""
+    springs: tuple[Spring, ...] = ()
+    """What ties bodies to the driven tree."""
     softness: float = 666.0
     """Decay of a shape's influence with distance [1/m]."""
     max_blocks: int = 160
@@ -65,14 +77,48 @@ class MpmModel:
                 raise ValueError(f"{name} must be > 0, got {getattr(self, name)}")
         if not self.parts:
             raise ValueError("parts: a scene needs at least one")
-        if len(self.tool.shapes) > MAX_SHAPES:
-            raise ValueError(f"a tool may have {MAX_SHAPES} shapes, got {len(self.tool.shapes)}")
+        if self.contact not in CONTACT_LAWS:
+            raise ValueError(f"contact must be one of {sorted(CONTACT_LAWS)}, got {self.contact!r}")
+        if self.num_shapes > MAX_SHAPES:
+            raise ValueError(f"tool and bodies may have {MAX_SHAPES} shapes together, got {self.num_shapes}")
         if self.cfl > MAX_CFL:
             raise ValueError(
                 f"unstable: a pressure wave at {self.sound_speed:.1f} m/s crosses {self.cfl:.2f} of a "
                 f"cell of {1.0 / n:.4f} m in dt_s = {self.dt_s:g} s; at most {MAX_CFL}. Take a smaller dt_s "
                 f"(<= {self.dt_s * MAX_CFL / self.cfl:.2g}), a coarser grid or a softer material"
             )
+
+        self._check_bodies()
+
+    def _check_bodies(self) -> None:
+        densest = max(part.material.density for part in self.parts)
+        for body in self.bodies:
+            layer = densest * body.contact_layer(1.0 / self.grid_size)
+            if body.mass < 0.5 * layer:
+                raise ValueError(
+                    f"body {body.name!r}: mass {body.mass:g} kg is too small: the particles in the cell around it may "
+                    f"weigh {layer:.2g} kg, and the explicit exchange of momentum is unstable below half of that"
+                )
+        for spring in self.springs:
+            where = f"spring of body {spring.body}"
+            if not 0 <= spring.body < len(self.bodies):
+                raise ValueError(f"{where}: there is no such body; bodies: {len(self.bodies)}")
+            if not -1 <= spring.joint < len(self.tool.joints):
+                raise ValueError(
+                    f"{where}: there is no joint {spring.joint}; joints: {len(self.tool.joints)}"
+                )
+            mass = self.bodies[spring.body].mass
+            rate = self.dt_s * (math.sqrt(spring.stiffness / mass) + spring.damping / mass)
+            if rate > MAX_SPRING_RATE:
+                raise ValueError(
+                    f"{where}: too stiff for dt_s = {self.dt_s:g} s: dt (sqrt(k / m) + c / m) = {rate:.2g}, at most "
+                    f"{MAX_SPRING_RATE}"
+                )
+
+    @property
+    def num_shapes(self) -> int:
+        """Shapes of the tool and of all bodies."""
+        return len(self.tool.shapes) + sum(len(body.shapes) for body in self.bodies)
 
     @property
     def num_particles(self) -> int:

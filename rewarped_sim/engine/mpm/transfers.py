@@ -19,6 +19,13 @@ from rewarped_sim.engine.mpm.materials import material_functions
 from rewarped_sim.engine.mpm.state import PARTICLE_SIZE, C, F, V, X, state_functions
 from rewarped_sim.engine.scalars import Scalars
 
+FAULTS = ("left_grid", "inverted", "runaway")
+"""What can go wrong with a particle, and is recorded for its environment: it ran into the end of the grid; its
+deformation gradient turned inside out; it is not finite, or crosses nearly a cell in one substep."""
+LEFT_GRID, INVERTED, RUNAWAY = range(len(FAULTS))
+MAX_STEP = 0.9
+"""Largest share of a cell that a particle may cross in a substep."""
+
 
 @cache
 def transfer_kernels(scalars: Scalars) -> SimpleNamespace:
@@ -86,10 +93,12 @@ def transfer_kernels(scalars: Scalars) -> SimpleNamespace:
         blocks: wp.array2d(dtype=int),
         starts: wp.array2d(dtype=int),
         momentum_out: wp.array(dtype=vec4),
+        faults_out: wp.array2d(dtype=int),
     ):
         p = first_particle + wp.tid()
         env = p // grid.num_particles
-        material = load_material(material_table, env, material_of[p - env * grid.num_particles])
+        constants = slot[0] * grid.num_envs + env
+        material = load_material(material_table, constants, material_of[p - env * grid.num_particles])
         pool = slot[0]
         row = pool * (grid.num_substeps + 1) + substep
         at = p * PARTICLE_SIZE
@@ -100,6 +109,8 @@ def transfer_kernels(scalars: Scalars) -> SimpleNamespace:
         F_trial = F_old + grid.dt * (affine * F_old)
         F_new, tau = stress(F_trial, material)
         store_mat33(state, row + 1, at + F, F_new)
+        if wp.determinant(F_trial) <= real(0.0):
+            faults_out[env, INVERTED] = 1
 
         base = base_node(grid, x)
         f = offset(grid, x, base)
@@ -143,6 +154,8 @@ def transfer_kernels(scalars: Scalars) -> SimpleNamespace:
         velocity: wp.array(dtype=vec4),
         # in (row n) and out (x, v, C of row n + 1)
         state: wp.array2d(dtype=real),
+        # out
+        faults_out: wp.array2d(dtype=int),
     ):
         p = first_particle + wp.tid()
         env = p // grid.num_particles
@@ -175,7 +188,14 @@ def transfer_kernels(scalars: Scalars) -> SimpleNamespace:
                 B += wp.matrix_from_cols(rx[a] * total, ry[b] * total, along_z)
         store_vec3(state, row + 1, at + V, v_new)
         store_mat33(state, row + 1, at + C, (real(4.0) * grid.inv_dx) * B)
-        store_vec3(state, row + 1, at + X, clamp_position(grid, x + grid.dt * v_new))
+        moved = x + grid.dt * v_new
+        kept = clamp_position(grid, moved)
+        store_vec3(state, row + 1, at + X, kept)
+        if wp.dot(v_new, v_new) <= grid.max_speed_sq:
+            if wp.length_sq(kept - moved) > real(0.0):
+                faults_out[env, LEFT_GRID] = 1
+        else:  # as is every comparison with a NaN
+            faults_out[env, RUNAWAY] = 1
 
     @wp.kernel(enable_backward=False, module="unique")
     def gather_adj(
@@ -256,7 +276,8 @@ def transfer_kernels(scalars: Scalars) -> SimpleNamespace:
     ):
         p = first_particle + wp.tid()
         env = p // grid.num_particles
-        material = load_material(material_table, env, material_of[p - env * grid.num_particles])
+        constants = slot[0] * grid.num_envs + env
+        material = load_material(material_table, constants, material_of[p - env * grid.num_particles])
         row = slot[0] * (grid.num_substeps + 1) + substep
         at = p * PARTICLE_SIZE
         x = load_vec3(state, row, at + X)

@@ -3,6 +3,7 @@
 import warp as wp
 
 from rewarped_sim.engine.kinematics import kinematics_kernels
+from rewarped_sim.engine.mpm.bodies import body_kernels
 from rewarped_sim.engine.mpm.grid import grid_kernels
 from rewarped_sim.engine.mpm.transfers import transfer_kernels
 from rewarped_sim.engine.scalars import FLOAT32
@@ -10,12 +11,19 @@ from rewarped_sim.engine.scalars import FLOAT32
 
 def solver_kernels():
     """All kernels that a float32 solver launches, by name."""
-    kernels = {}
-    for factory in (kinematics_kernels, grid_kernels, transfer_kernels):
-        for name, member in vars(factory(FLOAT32)).items():
-            if isinstance(member, wp.Kernel):
-                kernels[f"{factory.__name__}.{name}"] = member
-    return kernels
+    groups = {
+        "kinematics_kernels": kinematics_kernels(FLOAT32),
+        "grid_kernels": grid_kernels(FLOAT32, coupled=False),
+        "coupled_grid_kernels": grid_kernels(FLOAT32, coupled=True),
+        "transfer_kernels": transfer_kernels(FLOAT32),
+        "body_kernels": body_kernels(FLOAT32),
+    }
+    return {
+        f"{group}.{name}": member
+        for group, members in groups.items()
+        for name, member in vars(members).items()
+        if isinstance(member, wp.Kernel)
+    }
 
 
 def test_every_kernel_of_the_solver_compiles_for_sm_90(tmp_path):

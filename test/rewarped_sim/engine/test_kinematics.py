@@ -5,6 +5,7 @@ import pytest
 import warp as wp
 
 from rewarped_sim.engine.kinematics import (
+    Anchor,
     Joint,
     Shape,
     Tool,
@@ -29,13 +30,15 @@ TREE = Tool(
         Shape(name="table", kind="plane", size=(), body=-1, position=(0.0, 0.0, 0.4)),
     ),
 )
+ANCHORS = (Anchor(body=3, position=(0.1, -0.2, 0.3)), Anchor(body=-1, position=(0.5, 0.5, 0.5)))
 ENVS, SUBSTEPS = 2, 4
 
 
 def run_poses(q, dq):
     """All shape poses, (substeps + 1, envs, shapes, 3) and (..., 3, 3), with the device objects."""
-    model = ToolModel(TREE, FLOAT64, wp.get_device("cpu"))
-    poses = ToolPoses(model, ENVS, SUBSTEPS, FLOAT64, wp.get_device("cpu"))
+    model = ToolModel(TREE, FLOAT64, wp.get_device("cpu"), ANCHORS)
+    # One place more in each row than the tool needs, as when free bodies share the array.
+    poses = ToolPoses(model, ENVS, SUBSTEPS, len(TREE.shapes) + 1, FLOAT64, wp.get_device("cpu"))
     slot = wp.zeros(1, dtype=int, device="cpu")
     joint_q = wp.array(q[None], dtype=wp.float64, device="cpu")
     joint_dq = wp.array(dq[None], dtype=wp.float64, device="cpu")
@@ -43,14 +46,15 @@ def run_poses(q, dq):
         kinematics_kernels(FLOAT64).pose,
         (SUBSTEPS + 1, ENVS),
         [
-            0, ENVS, SUBSTEPS, model.num_joints, model.num_shapes,
+            0, ENVS, SUBSTEPS, model.num_joints, model.num_shapes, poses.num_shapes, model.num_anchors,
             model.joint_kind, model.joint_parent, model.joint_axis, model.joint_pos, model.joint_rot,
-            model.shape_body, model.shape_pos, model.shape_rot, slot, joint_q, joint_dq,
-            poses.body_pos, poses.body_rot, poses.exact_pos, poses.exact_rot,
+            model.shape_body, model.shape_pos, model.shape_rot, model.anchor_body, model.anchor_pos,
+            slot, joint_q, joint_dq,
+            poses.body_pos, poses.body_rot, poses.exact_pos, poses.exact_rot, poses.anchor,
         ],
         device="cpu",
     )  # fmt: skip
-    shape = (SUBSTEPS + 1, ENVS, len(TREE.shapes))
+    shape = (SUBSTEPS + 1, ENVS, len(TREE.shapes) + 1)
     return (
         poses.exact_pos.numpy().reshape(*shape, 3),
         poses.exact_rot.numpy().reshape(*shape, 3, 3),
@@ -95,15 +99,30 @@ def test_poses_equal_products_of_transforms_at_every_substep():
                 np.testing.assert_allclose(rot[n, env, s], expected[:3, :3], atol=1e-13)
 
 
+def test_anchors_move_with_their_joints():
+    rng = np.random.default_rng(2)
+    q, dq = rng.normal(size=(2, ENVS, 4))
+    *_, poses = run_poses(q, dq)
+    anchors = poses.anchor.numpy().reshape(SUBSTEPS + 1, ENVS, 2, 3)
+    for n in range(SUBSTEPS + 1):
+        for env in range(ENVS):
+            point = Shape(name="point", kind="sphere", size=(1.0,), body=3, position=ANCHORS[0].position)
+            expected = numpy_pose(q[env] + n / SUBSTEPS * dq[env], point)[:3, 3]
+            np.testing.assert_allclose(anchors[n, env, 0], expected, atol=1e-13)
+            np.testing.assert_array_equal(anchors[n, env, 1], ANCHORS[1].position)
+
+
 def test_wrenches_become_joint_adjoints_exactly():
     rng = np.random.default_rng(1)
     q, dq = rng.normal(size=(2, ENVS, 4))
-    pos_bar = rng.normal(size=(SUBSTEPS + 1, ENVS, 3, 3))
-    rot_bar = rng.normal(size=(SUBSTEPS + 1, ENVS, 3, 3, 3))
+    pos_bar = rng.normal(size=(SUBSTEPS + 1, ENVS, 4, 3))
+    rot_bar = rng.normal(size=(SUBSTEPS + 1, ENVS, 4, 3, 3))
+    anchor_bar = rng.normal(size=(SUBSTEPS + 1, ENVS, 2, 3))
 
     def loss(q, dq):
-        pos, rot, _, _ = run_poses(q, dq)
-        return (pos * pos_bar).sum() + (rot * rot_bar).sum()
+        pos, rot, _, poses = run_poses(q, dq)
+        anchor = poses.anchor.numpy().reshape(anchor_bar.shape)
+        return (pos * pos_bar).sum() + (rot * rot_bar).sum() + (anchor * anchor_bar).sum()
 
     _, rot, model, poses = run_poses(q, dq)
     # d(rot) = [theta]x rot, so the torque is the axial vector of rot_bar rot^T.
@@ -113,14 +132,16 @@ def test_wrenches_become_joint_adjoints_exactly():
     )
     poses.force.assign(pos_bar.reshape(-1, 3))
     poses.torque.assign(torque.reshape(-1, 3))
+    poses.anchor_bar.assign(anchor_bar.reshape(-1, 3))
     q_bar, dq_bar = (wp.full((ENVS, 4), np.nan, dtype=wp.float64, device="cpu") for _ in range(2))
     wp.launch(
         kinematics_kernels(FLOAT64).pose_adj,
         (ENVS, 4),
         [
-            0, ENVS, SUBSTEPS, model.num_joints, model.num_shapes,
-            model.joint_kind, model.joint_parent, model.joint_axis, model.shape_body,
-            poses.body_pos, poses.body_rot, poses.exact_pos, poses.force, poses.torque, q_bar, dq_bar,
+            0, ENVS, SUBSTEPS, model.num_joints, model.num_shapes, poses.num_shapes, model.num_anchors,
+            model.joint_kind, model.joint_parent, model.joint_axis, model.shape_body, model.anchor_body,
+            poses.body_pos, poses.body_rot, poses.exact_pos, poses.force, poses.torque,
+            poses.anchor, poses.anchor_bar, q_bar, dq_bar,
         ],
         device="cpu",
     )  # fmt: skip
