@@ -98,6 +98,7 @@ class MpmSolver:
         self._motion = BodyMotion(len(model.bodies), num_envs, substeps, scalars, device_)
         body_width = num_envs * max(len(model.bodies), 1) * BODY_SIZE
         self.bodies = wp.zeros((num_slots * (substeps + 1), body_width), dtype=real, device=device_)
+        self.bodies_bar = wp.zeros_like(self.bodies)
         self._nodes = grid_kernels(scalars, coupled=len(model.bodies) > 0)
         joints = max(self._tool.num_joints, 1)
         self.joint_q = wp.zeros((num_slots, num_envs, joints), dtype=real, device=device_)
@@ -130,7 +131,6 @@ class MpmSolver:
             self._node_bar = wp.zeros(num_envs * n**3, dtype=vec4, device=device_)
             self.state_bar = wp.zeros((2, width), dtype=real, device=device_)
             self.result_row = substeps % 2
-            self.bodies_bar = wp.zeros_like(self.bodies)
             self.joint_q_bar = wp.zeros((num_envs, joints), dtype=real, device=device_)
             self.joint_dq_bar = wp.zeros((num_envs, joints), dtype=real, device=device_)
             self._backward = CapturedLaunches(
