@@ -14,7 +14,9 @@ import warp as wp
 from torch import Tensor
 
 from policy_runner.contract import ObsTerm, PolicyContract
+from rewarped_sim.engine.mpm.model import MpmModel
 from rewarped_sim.engine.mpm.state import C, F, V, X
+from rewarped_sim.engine.mpm.transfers import FAULTS
 from rewarped_sim.random import uniform
 from rewarped_sim.scene import Scene
 from rewarped_sim.task import State, Task
@@ -75,7 +77,9 @@ class Env:
         self._episode = torch.zeros(num_envs, dtype=torch.int64, device=device)
         self._action = torch.zeros(num_envs, self.action_dim, device=device)
         self.nonfinite = torch.zeros(num_envs, dtype=torch.int64, device=device)
-        """How often each env's state broke and was reset, (num_envs,) int64."""
+        """How often each env's state broke, for whatever reason, and was reset: (num_envs,) int64."""
+        self.faults = {name: torch.zeros_like(self.nonfinite) for name in FAULTS}
+        """How often each of the engine's `FAULTS` was the reason, (num_envs,) int64 each."""
         self._state = self._fresh(self._episode)
 
     # ---- VecEnv ------------------------------------------------------------------------------------------------
@@ -98,11 +102,12 @@ class Env:
         action = action.clamp(-1.0, 1.0)
         before = self._state
         joint_dq = self.task.control(before, action)
-        particles = self._bridge.step(before["particles"], before["joint_q"], joint_dq)
-        after: State = {"particles": particles, "joint_q": before["joint_q"] + joint_dq}
+        moved = self._bridge.step(before, joint_dq)
+        after: State = {**before, **moved, "joint_q": before["joint_q"] + joint_dq}
 
         # What a broken env shows from here on is its next start: finite, and without a gradient.
-        healthy = _healthy(after)
+        faults = self._bridge.faults.bool()
+        healthy = _healthy(after) & ~faults.any(dim=1)
         fresh = self._fresh(self._episode + 1)
         after = _select(healthy, after, fresh)
         terms = self.task.reward(after, action)
@@ -116,12 +121,15 @@ class Env:
         done = terminated | truncated
         self._episode = self._episode + done
         self.nonfinite += ~healthy
+        for i, name in enumerate(FAULTS):
+            self.faults[name] += faults[:, i]
         self._state = _select(~done, after, fresh)
         self._clock = torch.where(done, 0, self._clock)
         action = torch.where(done[:, None], 0.0, action)
         self._action = action.detach()
         info = {f"reward/{name}": term.detach() for name, term in terms.items()}
         info["nonfinite"] = ~healthy
+        info |= {f"fault/{name}": faults[:, i] for i, name in enumerate(FAULTS)}
         return StepResult(
             obs=self.task.observe(self._state, action),
             reward=reward,
@@ -138,7 +146,7 @@ class Env:
         return self.task.observe(self._state, self._action)
 
     def state_dict(self) -> dict[str, Any]:
-        """Named physical state (x, v, C, F, joint_q), clocks, random state and counters; copies."""
+        """Named physical state (x, v, C, F, joint_q, ...), clocks, random state and counters; copies."""
         particles = self._state["particles"].detach()
         named = {
             name: particles[..., at : at + size]
@@ -149,7 +157,7 @@ class Env:
         return {
             "task": self.task_name,
             **named,
-            "joint_q": self._state["joint_q"].detach().clone(),
+            **{name: value.detach().clone() for name, value in self._state.items() if name != "particles"},
             "clock": self._clock.clone(),
             "episode": self._episode.clone(),
             "action": self._action.clone(),
@@ -176,12 +184,18 @@ class Env:
             return state[name].detach().to(self.device, expected[name].dtype, copy=True)
 
         parts = [restored(name).flatten(2) for name in _FIELDS]
-        self._state = {"particles": torch.cat(parts, dim=2), "joint_q": restored("joint_q")}
+        others = {name: restored(name) for name in self._state if name != "particles"}
+        self._state = {"particles": torch.cat(parts, dim=2), **others}
         self._clock, self._episode = restored("clock"), restored("episode")
         self._action, self.nonfinite = restored("action"), restored("nonfinite")
         self.seed = int(state["seed"])
 
     # ---- for people and for robots -----------------------------------------------------------------------------
+
+    @property
+    def model(self) -> MpmModel:
+        """The physics of one environment."""
+        return self._bridge.model
 
     @property
     def joint_q(self) -> Tensor:

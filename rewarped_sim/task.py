@@ -13,7 +13,9 @@ from rewarped_sim.engine.mpm.model import MpmModel
 from rewarped_sim.scene import Scene
 
 State = dict[str, Tensor]
-"""Physical state of all envs by name: `particles` (num_envs, num_particles, 24), `joint_q` (num_envs, joints)."""
+"""State of all envs by name: `particles` (num_envs, num_particles, 24), `joint_q` (num_envs, joints); where the scene
+has them `bodies` (num_envs, bodies, 13); `materials` (num_envs, parts, fields) where a task varies them between
+episodes. What else a task puts in stays as it is until the next reset."""
 
 
 class Task(ABC):

@@ -1,16 +1,20 @@
 """The one file where torch meets the engine: a control step of MPM as a differentiable torch function.
 
 The particles' state is one packed tensor (num_envs, num_particles, 24) whose result aliases the trajectory slot that
-the engine wrote. With gradients every control step takes the next slot of the window; `rewind` starts a new window.
+the engine wrote; bodies are another, (num_envs, bodies, 13). With gradients every control step takes the next slot of
+the window; `rewind` starts a new window.
 """
 
 import os
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 import warp as wp
 from torch import Tensor
 
+from rewarped_sim.engine.mpm.bodies import BODY_SIZE
+from rewarped_sim.engine.mpm.materials import MATERIAL_FIELDS
 from rewarped_sim.engine.mpm.model import MpmModel
 from rewarped_sim.engine.mpm.solver import MpmSolver
 from rewarped_sim.engine.mpm.state import PARTICLE_SIZE
@@ -69,8 +73,19 @@ class MpmBridge:
         self._first, self._result = rows[:, 0], rows[:, -1]
         self._joint_q = wp.to_torch(self._solver.joint_q, requires_grad=False)
         self._joint_dq = wp.to_torch(self._solver.joint_dq, requires_grad=False)
+        body_rows = (self.plan.num_slots + 1, model.num_substeps + 1, num_envs, -1, BODY_SIZE)
+        bodies = wp.to_torch(self._solver.bodies, requires_grad=False).view(body_rows)
+        self._first_bodies, self._result_bodies = bodies[:, 0], bodies[:, -1]
+        table = wp.to_torch(self._solver.material_table, requires_grad=False)
+        self._materials = table.view(
+            self.plan.num_slots + 1, num_envs, len(model.parts), len(MATERIAL_FIELDS)
+        )
+        self.faults = wp.to_torch(self._solver.faults, requires_grad=False)
+        """What went wrong in the last step: (num_envs, len(FAULTS)) int32, 0 or 1."""
         if horizon > 0:
             state_bar = wp.to_torch(self._solver.state_bar, requires_grad=False).view(2, *shape)
+            body_bars = wp.to_torch(self._solver.bodies_bar, requires_grad=False).view(body_rows)
+            self._first_bodies_bar, self._result_bodies_bar = body_bars[:, 0], body_bars[:, -1]
             self._result_bar, self._first_bar = state_bar[self._solver.result_row], state_bar[0]
             self._joint_q_bar = wp.to_torch(self._solver.joint_q_bar, requires_grad=False)
             self._joint_dq_bar = wp.to_torch(self._solver.joint_dq_bar, requires_grad=False)
@@ -81,15 +96,20 @@ class MpmBridge:
         self._window += 1
         self._solver.check()
 
-    def step(self, particles: Tensor, joint_q: Tensor, joint_dq: Tensor) -> Tensor:
-        """Particles after one control step, (num_envs, num_particles, 24).
+    def step(self, state: Mapping[str, Tensor], joint_dq: Tensor) -> dict[str, Tensor]:
+        """What a control step makes of a state: its `particles` and, where there are any, its `bodies`.
 
-        joint_q, joint_dq: (num_envs, joints), coordinates of the driven tool and their change during the step. The
-        result of a step without gradient is valid until the next step.
+        state: `particles` (num_envs, num_particles, 24); `joint_q` (num_envs, joints), coordinates of the driven tool;
+        where the model has bodies, `bodies` (num_envs, bodies, 13); optionally `materials` (num_envs, parts,
+        len(MATERIAL_FIELDS)), the constants of each env in place of the model's own. joint_dq: (num_envs, joints),
+        change of `joint_q` during the step. The result of a step without gradient is valid until the next step.
         """
-        wanted = torch.is_grad_enabled() and any(t.requires_grad for t in (particles, joint_q, joint_dq))
+        inputs = (
+            state["particles"], state["joint_q"], joint_dq, state.get("bodies"), state.get("materials"),
+        )  # fmt: skip
+        wanted = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in inputs)
         if not wanted:
-            return self._forward(self._scratch, particles, joint_q, joint_dq)
+            return self._named(self._forward(self._scratch, *inputs))
         if self.plan.horizon == 0:
             raise WindowError("this env was made with requires_grad=False; wrap the step in torch.no_grad()")
         if self._next >= self.plan.horizon:
@@ -99,57 +119,68 @@ class MpmBridge:
             )
         index = self._next
         self._next += 1
-        result = _MpmStep.apply(self, index, particles, joint_q, joint_dq)
-        assert isinstance(result, Tensor)
-        return result
+        return self._named(_MpmStep.apply(self, index, *inputs))
 
-    def _forward(self, slot: int, particles: Tensor, joint_q: Tensor, joint_dq: Tensor) -> Tensor:
+    def _named(self, results: tuple[Tensor, Tensor]) -> dict[str, Tensor]:
+        return dict(zip(("particles", "bodies")[: 1 + bool(self.model.bodies)], results, strict=False))
+
+    def _forward(
+        self,
+        slot: int,
+        particles: Tensor,
+        joint_q: Tensor,
+        joint_dq: Tensor,
+        bodies: Tensor | None,
+        materials: Tensor | None,
+    ) -> tuple[Tensor, Tensor]:
         self._first[slot].copy_(particles)
         self._joint_q[slot].copy_(joint_q)
         self._joint_dq[slot].copy_(joint_dq)
+        if bodies is not None:
+            self._first_bodies[slot].copy_(bodies)
+        if materials is not None:
+            self._materials[slot].copy_(materials)
         with _stream(self.device):
             self._solver.forward(slot)
-        return self._result[slot]
+        return self._result[slot], self._result_bodies[slot]
 
-    def _backward(self, slot: int, result_bar: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def _backward(self, slot: int, result_bar: Tensor, bodies_bar: Tensor) -> list[Tensor]:
         self._result_bar.copy_(result_bar)
+        self._result_bodies_bar[slot].copy_(bodies_bar)
         with _stream(self.device):
             self._solver.backward(slot)
         # An env whose gradient is not finite passes none on; the others never touched its part of any buffer.
-        bars = (self._first_bar, self._joint_q_bar, self._joint_dq_bar)
+        bars = [self._first_bar, self._joint_q_bar, self._joint_dq_bar, self._first_bodies_bar[slot]]
         size = torch.stack([bar.flatten(1).abs().amax(dim=1) for bar in bars]).amax(dim=0)
         finite = torch.isfinite(size)
         self.bad_adjoints += ~finite
         zero = torch.zeros((), device=self.device)
-        first_bar = torch.where(finite[:, None, None], self._first_bar, zero)
-        joint_q_bar = torch.where(finite[:, None], self._joint_q_bar, zero)
-        joint_dq_bar = torch.where(finite[:, None], self._joint_dq_bar, zero)
-        return first_bar, joint_q_bar, joint_dq_bar
+        return [torch.where(finite.view(-1, *[1] * (bar.dim() - 1)), bar, zero) for bar in bars]
 
 
 class _MpmStep(torch.autograd.Function):
     @staticmethod
-    def forward(  # type: ignore[override]
-        ctx: Any, bridge: MpmBridge, index: int, particles: Tensor, joint_q: Tensor, joint_dq: Tensor
-    ) -> Tensor:
+    def forward(ctx: Any, bridge: MpmBridge, index: int, *inputs: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
         ctx.bridge, ctx.index, ctx.window = bridge, index, bridge._window
         if bridge.plan.policy == "store":
-            return bridge._forward(index, particles, joint_q, joint_dq)
-        ctx.save_for_backward(particles, joint_q, joint_dq)
-        return bridge._forward(0, particles, joint_q, joint_dq).clone()
+            return bridge._forward(index, *inputs)
+        ctx.save_for_backward(*inputs)
+        particles, bodies = bridge._forward(0, *inputs)
+        return particles.clone(), bodies.clone()
 
     @staticmethod
-    def backward(ctx: Any, result_bar: Tensor) -> tuple[None, None, Tensor, Tensor, Tensor]:  # type: ignore[override]
+    def backward(ctx: Any, result_bar: Tensor, bodies_bar: Tensor) -> tuple[Any, ...]:  # type: ignore[override]
         bridge = ctx.bridge
         if ctx.window != bridge._window:
             raise WindowError(
                 "backward through a step of an earlier window: its slot was given up by detach()"
             )
-        if bridge.plan.policy == "store":
-            return (None, None, *bridge._backward(ctx.index, result_bar))
-        particles, joint_q, joint_dq = ctx.saved_tensors
-        bridge._forward(0, particles, joint_q, joint_dq)
-        return (None, None, *bridge._backward(0, result_bar))
+        slot = ctx.index
+        if bridge.plan.policy != "store":
+            slot = 0
+            bridge._forward(slot, *ctx.saved_tensors)
+        particles, joint_q, joint_dq, bodies = bridge._backward(slot, result_bar, bodies_bar)
+        return None, None, particles, joint_q, joint_dq, bodies if bridge.model.bodies else None, None
 
 
 def _stream(device: torch.device) -> wp.ScopedStream:
