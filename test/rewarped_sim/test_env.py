@@ -117,15 +117,27 @@ def test_terminal_observation_keeps_its_gradient():
     )
 
 
-@pytest.mark.parametrize("field", ["x", "v", "F"])
-def test_a_broken_env_is_reset_counted_and_leaves_the_others_bit_identical(field):
+BREAKAGES = {
+    "position is not a number": ("x", float("nan"), "runaway"),
+    "velocity is not a number": ("v", float("nan"), "runaway"),
+    "deformation is not a number": ("F", float("nan"), "runaway"),
+    "a particle crosses a cell in one substep": ("v", 1e4, "runaway"),
+    "a particle is off the grid": ("x", 1.3, "left_grid"),
+    "a particle is inside out": ("F", torch.diag(torch.tensor([1.0, 1.0, -1.0])), "inverted"),
+}
+
+
+@pytest.mark.parametrize("breakage", list(BREAKAGES))
+def test_a_broken_env_is_reset_counted_and_leaves_the_others_bit_identical(breakage):
+    field, value, fault = BREAKAGES[breakage]
+
     def run(broken):
         env = make_tiny(num_envs=3)
         env.reset()
         press(env)
         state = env.state_dict()
         if broken:
-            state[field][1, 5] = float("nan")
+            state[field][1, 5] = value
         env.load_state_dict(state)
         sequence = actions(env, 3).requires_grad_()
         results = [env.step(sequence[t]) for t in range(3)]
@@ -135,6 +147,8 @@ def test_a_broken_env_is_reset_counted_and_leaves_the_others_bit_identical(field
     _, clean, clean_gradient = run(broken=False)
     env, faulty, gradient = run(broken=True)
     assert env.nonfinite.tolist() == [0, 1, 0]
+    assert env.faults[fault].tolist() == [0, 1, 0]
+    assert faulty[0].info[f"fault/{fault}"].tolist() == [False, True, False]
     assert faulty[0].info["nonfinite"].tolist() == [False, True, False]
     assert faulty[0].terminated.tolist() == [False, True, False]
     assert faulty[0].reward[1] == 0

@@ -191,10 +191,9 @@ def transfer_kernels(scalars: Scalars) -> SimpleNamespace:
         moved = x + grid.dt * v_new
         kept = clamp_position(grid, moved)
         store_vec3(state, row + 1, at + X, kept)
-        if wp.dot(v_new, v_new) <= grid.max_speed_sq:
-            if wp.length_sq(kept - moved) > real(0.0):
-                faults_out[env, LEFT_GRID] = 1
-        else:  # as is every comparison with a NaN
+        if wp.length_sq(kept - moved) > real(0.0):
+            faults_out[env, LEFT_GRID] = 1
+        if not wp.length_sq(v_new) <= grid.max_speed_sq:  # true of a NaN, too
             faults_out[env, RUNAWAY] = 1
 
     @wp.kernel(enable_backward=False, module="unique")
