@@ -5,6 +5,7 @@ import pytest
 from scenes import MATERIALS, make_model, make_solver, random_joints, random_state, run_backward, run_forward
 
 from rewarped_sim.engine.kinematics import Tool
+from rewarped_sim.engine.mpm.contact import CONTACT_LAWS
 from rewarped_sim.engine.mpm.solver import BlockPoolError
 from rewarped_sim.engine.scalars import FLOAT32, FLOAT64
 
@@ -66,9 +67,10 @@ def test_substep_adjoint_equals_central_differences(material, floor_friction):
     assert max(errors.values()) < 1e-7, errors
 
 
+@pytest.mark.parametrize("contact", list(CONTACT_LAWS))
 @pytest.mark.parametrize("material", list(MATERIALS))
-def test_control_step_adjoint_equals_central_differences(material):
-    errors = directional_errors(make_model(material=material, num_substeps=20), seed=5)
+def test_control_step_adjoint_equals_central_differences(material, contact):
+    errors = directional_errors(make_model(material=material, num_substeps=20, contact=contact), seed=5)
     assert max(errors.values()) < 1e-6, errors
 
 
