@@ -98,7 +98,8 @@ def grid_functions(scalars: Scalars) -> SimpleNamespace:
 def grid_kernels(scalars: Scalars, coupled: bool) -> SimpleNamespace:
     """Build `begin`, `cull`, `update`, `restore` and `update_adj`; all but the first sweep a substep's blocks.
 
-    coupled: whether bodies are there to be pushed back; see `bodies`.
+    coupled: whether bodies are there to be pushed back; see `bodies`. The structs that the kernels take, and two of
+    their functions, come along.
     """
     real, vec3, vec4, mat33 = scalars.real, scalars.vec3, scalars.vec4, scalars.mat33
     functions = grid_functions(scalars)
@@ -467,6 +468,8 @@ def grid_kernels(scalars: Scalars, coupled: bool) -> SimpleNamespace:
         Shapes=Shapes,
         Exchange=Exchange,
         ExchangeAdjoint=ExchangeAdjoint,
+        shape_index=shape_index,
+        touch=touch,
         begin=begin,
         cull=cull,
         update=update,

@@ -120,11 +120,11 @@ class MpmSolver:
             count = 1
             self._stride = device_.sm_count * GPU_THREADS_PER_PROCESSOR
         bounds = [num_envs * i // count for i in range(count + 1)]
-        self._shards = [_Shard(self, low, high - low, num_slots, device_) for low, high in pairwise(bounds)]
+        self.shards = [_Shard(self, low, high - low, num_slots, device_) for low, high in pairwise(bounds)]
         self._transfers = transfer_kernels(scalars)
-        self._shapes = self._shape_struct()
+        self.shapes = self._shape_struct()
         self._exchange, self._exchange_bar = self._exchange_structs()
-        self._forward = CapturedLaunches([partial(self._record_forward, s) for s in self._shards], device_)
+        self._forward = CapturedLaunches([partial(self._record_forward, s) for s in self.shards], device_)
 
         self._backward: CapturedLaunches | None = None
         if requires_grad:
@@ -134,7 +134,7 @@ class MpmSolver:
             self.joint_q_bar = wp.zeros((num_envs, joints), dtype=real, device=device_)
             self.joint_dq_bar = wp.zeros((num_envs, joints), dtype=real, device=device_)
             self._backward = CapturedLaunches(
-                [partial(self._record_backward, s) for s in self._shards], device_
+                [partial(self._record_backward, s) for s in self.shards], device_
             )
 
     def grid_struct(self, pool: int) -> Any:
@@ -175,7 +175,7 @@ class MpmSolver:
 
     def check(self) -> None:
         """Wait for the device; raise `BlockPoolError` if any control step so far overflowed the block pool."""
-        for shard in self._shards:
+        for shard in self.shards:
             worst = int(shard.starts.numpy()[:, -1].max())
             if worst > shard.pool:
                 self._momentum.zero_()
@@ -188,7 +188,7 @@ class MpmSolver:
 
     def active_blocks(self, slot: int) -> np.ndarray:
         """Blocks touched in each substep of a slot, over all environments: (num_substeps,). Waits for the device."""
-        return np.sum([np.diff(shard.starts.numpy()[slot]) for shard in self._shards], axis=0)
+        return np.sum([np.diff(shard.starts.numpy()[slot]) for shard in self.shards], axis=0)
 
     def _launch(self, kernel: wp.Kernel, dim: int | tuple[int, ...], inputs: list) -> None:
         wp.launch(kernel, dim, inputs=inputs, device=self.device)
@@ -240,13 +240,13 @@ class MpmSolver:
             self._launch(
                 nodes.cull,
                 stride,
-                [grid, self._shapes, n, stride, self.slot, shard.blocks, shard.starts, shard.mask],
+                [grid, self.shapes, n, stride, self.slot, shard.blocks, shard.starts, shard.mask],
             )
             self._launch(
                 nodes.update,
                 stride,
                 [
-                    grid, self._shapes, self._exchange, n, stride, self.slot, shard.blocks, shard.mask,
+                    grid, self.shapes, self._exchange, n, stride, self.slot, shard.blocks, shard.mask,
                     shard.starts, shard.stamp, self._momentum, self._velocity, shard.saved,
                 ],
             )  # fmt: skip
@@ -280,7 +280,7 @@ class MpmSolver:
             swept = [n, stride, self.slot, shard.blocks, shard.mask, shard.starts, shard.saved]
             if bodies:
                 bodies.advance_adj(n)
-            self._launch(nodes.restore, stride, [grid, self._shapes, *swept, self._velocity, self._node_bar])
+            self._launch(nodes.restore, stride, [grid, self.shapes, *swept, self._velocity, self._node_bar])
             self._launch(
                 transfers.gather_adj,
                 shard.num_particles,
@@ -293,7 +293,7 @@ class MpmSolver:
                 nodes.update_adj,
                 stride,
                 [
-                    grid, self._shapes, self._exchange, self._exchange_bar, *swept, self._node_bar,
+                    grid, self.shapes, self._exchange, self._exchange_bar, *swept, self._node_bar,
                     poses.force, poses.torque,
                 ],
             )  # fmt: skip
