@@ -13,21 +13,29 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from policy_runner.contract import ActionSpec, ObsTerm, PointCloudSpec
-from rewarped_sim.engine.kinematics import Joint, Shape, Tool, rotation_matrix
+from policy_runner.contract import ActionSpec, ObsTerm
+from rewarped_sim.delta_position import DeltaPosition
+from rewarped_sim.engine.kinematics import Joint, Shape, Tool
 from rewarped_sim.engine.mpm.materials import Dough
 from rewarped_sim.engine.mpm.model import MpmModel, Part
-from rewarped_sim.engine.mpm.state import PARTICLE_SIZE
 from rewarped_sim.observation import fill, observed_particles
 from rewarped_sim.registry import register
-from rewarped_sim.scene import Scene, SceneShape
+from rewarped_sim.scene import Scene
 from rewarped_sim.task import State, Task
+from rewarped_sim.unit_cube import (
+    CLOUD,
+    COM_Q,
+    NUM_POINTS,
+    PARTICLE_Q,
+    UnitCubeConfig,
+    at_rest,
+    draw,
+    in_thousandths,
+    shifted_and_scaled,
+)
 
-FRAME = "world"
 BLOCK_SIZE = (0.3, 0.3, 0.125)
 BLOCK_CENTRE = (0.5, 0.5, 0.15)
-SCALE_CENTRE = (0.0, 1.0, 0.0)
-"""Size randomisation multiplies upstream's coordinates, whose origin is this corner of our cube."""
 PIN_START = (0.5, 0.2875, 0.0)
 PIN_LOWER = (0.12, 0.1225, -0.66 * math.pi)
 PIN_UPPER = (0.88, 0.3725, 0.66 * math.pi)
@@ -35,7 +43,6 @@ PIN_STEP = (0.01, 0.01, math.pi / 60.0)
 """Largest motion per control step [m, m, rad]."""
 PIN_ALONG_Y = (math.sqrt(0.5), 0.0, 0.0, math.sqrt(0.5))
 TARGET_HEIGHT = 0.125
-NUM_POINTS = 250
 
 # The pin's frame turns about the vertical through (x, y = 1): yaw swings it around the edge of the table.
 PIN = Tool(
@@ -58,18 +65,11 @@ PIN = Tool(
 
 
 @dataclass(frozen=True, kw_only=True)
-class RollingFlatConfig:
+class RollingFlatConfig(UnitCubeConfig):
     """Settings of the task; the defaults are the published ones."""
 
     num_particles: int = 2592
-    grid_size: int = 48
-    """Nodes along an edge of the unit cube."""
-    num_substeps: int = 40
-    """Substeps per control step of 2 ms."""
     max_blocks: int = 160
-    max_episode_steps: int = 300
-    randomize: bool = True
-    """Vary the dough's place and size at every reset."""
     young: float = 5000.0
     """[Pa]"""
     poisson: float = 0.2
@@ -77,14 +77,6 @@ class RollingFlatConfig:
     """[Pa]"""
     dough_seed: int = 17833
     """Draws the particles once, the same in all envs; see docs/decisions/0002-dough-seed.md."""
-
-    def __post_init__(self) -> None:
-        if self.num_particles < NUM_POINTS:
-            raise ValueError(
-                f"num_particles must be >= {NUM_POINTS}, the points observed; got {self.num_particles}"
-            )
-        if self.max_episode_steps < 1:
-            raise ValueError(f"max_episode_steps must be >= 1, got {self.max_episode_steps}")
 
 
 @register(
@@ -111,13 +103,11 @@ class RollingFlat(Task):
         self.config = config
         self.max_episode_steps = config.max_episode_steps
         self.obs_spec = (
-            ObsTerm(name="com_q", kind="cloud_mean", shape=(3,), unit="m", frame=FRAME),
+            COM_Q,
             ObsTerm(name="joint_q", kind="joint_position", shape=(3,), unit="m, m, rad"),
-            ObsTerm(name="particle_q", kind="cloud", shape=(NUM_POINTS, 3), unit="m", frame=FRAME),
+            PARTICLE_Q,
         )
-        self.point_cloud = PointCloudSpec(
-            frame=FRAME, crop_min=(0.0, 0.0, 0.0), crop_max=(1.0, 1.0, 1.0), num_points=NUM_POINTS
-        )
+        self.point_cloud = CLOUD
         self.action = ActionSpec(
             joint_names=PIN.joint_names,
             mode="delta_position",
@@ -126,19 +116,10 @@ class RollingFlat(Task):
             upper=PIN_UPPER,
             max_velocity=tuple(step / self.control_dt_s for step in PIN_STEP),
         )
-        draw = np.random.default_rng(config.dough_seed).uniform(-0.5, 0.5, (config.num_particles, 3))
-        block = torch.zeros(config.num_particles, PARTICLE_SIZE)
-        block[:, :3] = torch.from_numpy(draw * BLOCK_SIZE + BLOCK_CENTRE)
-        block[:, 15:] = torch.eye(3).flatten()
-
-        def constant(values: tuple[float, ...]) -> Tensor:
-            return torch.tensor(values, device=device)
-
-        self._block = block.to(device)
-        self._start = constant(PIN_START)
-        self._lower, self._upper, self._step = constant(PIN_LOWER), constant(PIN_UPPER), constant(PIN_STEP)
-        self._shift = constant((0.1, -0.1, 0.05))
-        self._scale_centre = constant(SCALE_CENTRE)
+        in_block = np.random.default_rng(config.dough_seed).uniform(-0.5, 0.5, (config.num_particles, 3))
+        self._block = at_rest(in_block * BLOCK_SIZE + BLOCK_CENTRE, device)
+        self._start = torch.tensor(PIN_START, device=device)
+        self._move = DeltaPosition(self.action, device)
         self._observed = observed_particles(config.num_particles, NUM_POINTS, device)
 
     def build(self) -> MpmModel:
@@ -163,24 +144,22 @@ class RollingFlat(Task):
             gravity=(0.0, 0.0, -90.0),
             floor_friction=500.0,
             tool_friction=0.9,
+            contact=config.contact,
             max_blocks=config.max_blocks,
         )
 
     def initial_state(self, uniform: Tensor) -> State:
-        particles = self._block.expand(len(uniform), -1, -1).clone()
-        if self.config.randomize:
-            # Steps of a thousandth, as published; the vertical shift is upwards only.
-            u = torch.round(2000.0 * uniform - 1000.0) / 1000.0
-            u_up = (u[:, 1] + 1.0) / 2.0
-            shift = torch.stack((u[:, 0], u[:, 2], u_up), dim=1) * self._shift
-            scale = 1.0 + 0.1 * u[:, 3]
-            moved = particles[..., :3] + shift[:, None]
-            particles[..., :3] = self._scale_centre + scale[:, None, None] * (moved - self._scale_centre)
-        return {"particles": particles, "joint_q": self._start.expand(len(uniform), -1).clone()}
+        u = in_thousandths(2.0 * uniform - 1.0)
+        upwards = (u[:, 1] + 1.0) / 2.0
+        shift = torch.stack((0.1 * u[:, 0], -0.1 * u[:, 2], 0.05 * upwards), dim=1)
+        spread = float(self.config.randomize)
+        return {
+            "particles": shifted_and_scaled(self._block, spread * shift, 1.0 + spread * 0.1 * u[:, 3]),
+            "joint_q": self._start.repeat(len(uniform), 1),
+        }
 
     def control(self, state: State, action: Tensor) -> Tensor:
-        q = state["joint_q"].detach()
-        return torch.clamp(action * self._step, self._lower - q, self._upper - q)
+        return self._move(state["joint_q"], action)
 
     def observe(self, state: State, action: Tensor) -> dict[str, Tensor]:
         cloud = state["particles"][:, self._observed, :3]
@@ -194,30 +173,11 @@ class RollingFlat(Task):
         return {"flat": flat, "even": -height.var(dim=1)}
 
     def scene(self, state: State, index: int) -> Scene:
-        x, z, yaw = state["joint_q"][index].detach().cpu().tolist()
-        turn = (0.0, 0.0, math.sin(yaw / 2.0), math.cos(yaw / 2.0))
-        rotation = rotation_matrix(turn)
-        half = math.sqrt(0.5)
-        quaternion = np.array(  # turn * PIN_ALONG_Y
-            (half * turn[3], half * turn[2], half * turn[2], half * turn[3]), dtype=np.float32
-        )
-        shapes = tuple(
-            SceneShape(
-                name=shape.name,
-                kind=shape.kind,
-                size=shape.size,
-                position=(rotation @ np.array(shape.position) + (x, 1.0, z)).astype(np.float32),
-                quaternion=quaternion,
-                color=shape.color,
-            )
-            for shape in PIN.shapes
-        )
-        return Scene(
-            frame=FRAME,
-            particles=state["particles"][index, :, :3].detach().cpu().numpy().copy(),
-            particle_color=(0.93, 0.78, 0.58),
-            particle_radius=0.5 * (math.prod(BLOCK_SIZE) / self.config.num_particles) ** (1.0 / 3.0),
-            shapes=shapes,
-            bounds_min=(0.0, 0.0, 0.0),
-            bounds_max=(1.0, 1.0, 0.5),
+        return draw(
+            particles=state["particles"][index],
+            color=(0.93, 0.78, 0.58),
+            radius=0.5 * (math.prod(BLOCK_SIZE) / self.config.num_particles) ** (1.0 / 3.0),
+            tool=PIN,
+            joint_q=state["joint_q"][index],
+            grid_size=self.config.grid_size,
         )

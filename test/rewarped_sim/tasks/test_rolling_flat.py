@@ -104,9 +104,11 @@ def test_the_scene_shows_the_pin_where_the_dough_feels_it():
     env.load_state_dict(state)
     with torch.no_grad():
         env.step(torch.zeros(1, 3))
-    engine_pos = env._bridge._solver._poses.pos.numpy()[:2]
-    for shape, position in zip(env.scene().shapes, engine_pos, strict=True):
+    *tool, floor = env.scene().shapes
+    for shape, position in zip(tool, env._bridge._solver._poses.pos.numpy()[:2], strict=True):
         np.testing.assert_allclose(shape.position, position, atol=1e-6)
+    assert floor.kind == "plane"
+    assert floor.position[2] == pytest.approx(3 / 32)
 
 
 def test_pressing_the_pin_in_flattens_the_dough():
