@@ -17,17 +17,19 @@ def fill(
     *,
     joint_position: Tensor | None = None,
     cloud: Tensor | None = None,
+    goal_position: Tensor | None = None,
     previous_action: Tensor | None = None,
 ) -> dict[str, Tensor]:
     """Observation dict of `terms` from what was measured.
 
-    joint_position: (num_envs, joints); cloud: (num_envs, points, 3) in the frame of the terms; previous_action:
-    (num_envs, actions). The result owns its memory: nothing in it aliases simulator state.
+    joint_position: (num_envs, joints); cloud: (num_envs, points, 3) in the frame of the terms; goal_position:
+    (num_envs, 3); previous_action: (num_envs, actions). The result owns its memory: nothing in it aliases simulator state.
     """
     measured = {
         "joint_position": joint_position,
         "cloud": cloud,
         "cloud_mean": None if cloud is None else cloud.mean(dim=1),
+        "goal_position": goal_position,
         "previous_action": previous_action,
     }
     obs = {}
