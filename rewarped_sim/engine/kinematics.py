@@ -25,9 +25,18 @@ SPHERE = 0
 CAPSULE = 1
 BOX = 2
 PLANE = 3
+CYLINDER = 4
+CONE = 5
 
-SHAPE_KINDS = {"sphere": SPHERE, "capsule": CAPSULE, "box": BOX, "plane": PLANE}
-SHAPE_SIZES = {"sphere": 1, "capsule": 2, "box": 3, "plane": 0}
+SHAPE_KINDS = {
+    "sphere": SPHERE,
+    "capsule": CAPSULE,
+    "box": BOX,
+    "plane": PLANE,
+    "cylinder": CYLINDER,
+    "cone": CONE,
+}
+SHAPE_SIZES = {"sphere": 1, "capsule": 2, "box": 3, "plane": 0, "cylinder": 2, "cone": 2}
 
 Vec3 = tuple[float, float, float]
 Quaternion = tuple[float, float, float, float]
@@ -57,7 +66,8 @@ class Shape:
 
     name: str
     kind: str
-    """`sphere` (radius), `capsule` (radius, half length along local z), `box` (half extents), `plane` (z >= 0)."""
+    """`sphere` (radius), `capsule` and `cylinder` (radius, half length along local z), `cone` (radius of the base at
+    z = -half length, half length; apex at z = +half length), `box` (half extents), `plane` (solid below z = 0)."""
     size: tuple[float, ...]
     body: int = -1
     """Index of the joint whose body carries the shape; -1 is the world."""
@@ -74,6 +84,8 @@ class Shape:
             raise ValueError(
                 f"shape {self.name!r}: a {self.kind} takes {SHAPE_SIZES[self.kind]} sizes, got {self.size}"
             )
+        if not all(0.0 < size < float("inf") for size in self.size):
+            raise ValueError(f"shape {self.name!r}: sizes must be > 0 and finite, got {self.size}")
 
 
 @dataclass(frozen=True, kw_only=True)
