@@ -1,0 +1,1 @@
+"""Geometry of tools, written as tables."""
