@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from rewarped_sim.scene import SceneShape
 
@@ -27,16 +27,28 @@ class Mesh:
 
 def shape_mesh(shape: SceneShape) -> Mesh:
     """Triangulate one rigid shape in the frame of its scene; raises ValueError for an unknown kind."""
-    makers = {"sphere": _sphere, "capsule": _capsule, "box": _box, "plane": _plane}
-    if shape.kind not in makers:
-        raise ValueError(f"shape {shape.name!r}: unknown kind {shape.kind!r}; known: {sorted(makers)}")
-    mesh = makers[shape.kind](*shape.size)
+    mesh = local_mesh(shape)
     rotation = rotation_matrix(shape.quaternion)
     return Mesh(
         vertices=mesh.vertices @ rotation.T + np.asarray(shape.position, np.float32),
         triangles=mesh.triangles,
         normals=mesh.normals @ rotation.T,
     )
+
+
+def local_mesh(shape: SceneShape) -> Mesh:
+    """Triangulate one rigid shape in its own frame; raises ValueError for an unknown kind."""
+    makers = {
+        "sphere": _sphere,
+        "capsule": _capsule,
+        "box": _box,
+        "plane": _plane,
+        "cylinder": _cylinder,
+        "cone": _cone,
+    }
+    if shape.kind not in makers:
+        raise ValueError(f"shape {shape.name!r}: unknown kind {shape.kind!r}; known: {sorted(makers)}")
+    return makers[shape.kind](*shape.size)
 
 
 def balls_mesh(centers: NDArray[np.float32], radius: float) -> Mesh:
@@ -69,30 +81,50 @@ def _sphere(radius: float) -> Mesh:
     return Mesh(vertices=radius * directions, triangles=faces, normals=directions)
 
 
-def _capsule(radius: float, half_length: float, *, slices: int = 48, rings: int = 12) -> Mesh:
+def _capsule(radius: float, half_length: float, *, rings: int = 12) -> Mesh:
     # Two hemispheres of `rings` circles each; the band between their equators is the cylinder.
     polar = np.concatenate([np.linspace(0, np.pi / 2, rings), np.linspace(np.pi / 2, np.pi, rings)])
-    around = np.linspace(0, 2 * np.pi, slices, endpoint=False)
-    directions = np.stack(
-        [
-            np.outer(np.sin(polar), np.cos(around)),
-            np.outer(np.sin(polar), np.sin(around)),
-            np.repeat(np.cos(polar)[:, None], slices, axis=1),
-        ],
-        axis=-1,
-    ).astype(np.float32)
-    shift = np.where(np.arange(2 * rings) < rings, half_length, -half_length).astype(np.float32)
-    vertices = radius * directions
-    vertices[..., 2] += shift[:, None]
-    ring, place = np.meshgrid(np.arange(2 * rings - 1), np.arange(slices), indexing="ij")
+    normals = np.stack([np.sin(polar), np.cos(polar)], axis=1)
+    points = radius * normals
+    points[:rings, 1] += half_length
+    points[rings:, 1] -= half_length
+    return _revolved(points, normals)
+
+
+def _cylinder(radius: float, half_length: float) -> Mesh:
+    r, h = radius, half_length
+    points = [(0, h), (r, h), (r, h), (r, -h), (r, -h), (0, -h)]  # a rim is there twice: its normals differ
+    return _revolved(points, [(0, 1), (0, 1), (1, 0), (1, 0), (0, -1), (0, -1)])
+
+
+def _cone(radius: float, half_length: float) -> Mesh:
+    r, h = radius, half_length
+    side = np.array([2 * h, r]) / np.hypot(2 * h, r)
+    return _revolved([(0, h), (r, -h), (r, -h), (0, -h)], [side, side, (0, -1), (0, -1)])
+
+
+def _revolved(points: ArrayLike, normals: ArrayLike, *, slices: int = 48) -> Mesh:
+    """Turn a profile about z: points and their normals as (rho, z), (P, 2), from the top to the bottom."""
+    angle = np.linspace(0, 2 * np.pi, slices, endpoint=False)
+
+    def around(profile: ArrayLike) -> NDArray[np.float32]:
+        rho, z = np.asarray(profile, float).T
+        turned = [
+            np.outer(rho, np.cos(angle)),
+            np.outer(rho, np.sin(angle)),
+            np.repeat(z[:, None], slices, 1),
+        ]
+        return np.stack(turned, axis=-1).reshape(-1, 3).astype(np.float32)
+
+    vertices = around(points)
+    ring, place = np.meshgrid(np.arange(len(vertices) // slices - 1), np.arange(slices), indexing="ij")
     a, b = ring * slices + place, ring * slices + (place + 1) % slices
     c, d = a + slices, b + slices
     triangles = np.stack([np.stack([a, c, b], -1), np.stack([b, c, d], -1)], axis=2).reshape(-1, 3)
-    return Mesh(
-        vertices=vertices.reshape(-1, 3),
-        triangles=triangles.astype(np.uint32),
-        normals=directions.reshape(-1, 3),
-    )
+    u, v, w = (vertices[triangles[:, k]] for k in range(3))
+    area = np.linalg.norm(np.cross(v - u, w - u), axis=1)
+    has_area = area > 1e-9 * area.max()  # not so at a pole and between equal rings
+    return Mesh(vertices=vertices, triangles=triangles[has_area].astype(np.uint32), normals=around(normals))
 
 
 def _box(half_x: float, half_y: float, half_z: float) -> Mesh:

@@ -14,9 +14,10 @@ class SceneShape:
 
     name: str
     kind: str
-    """`sphere`, `capsule`, `box` or `plane`."""
+    """`sphere`, `capsule`, `box`, `plane`, `cylinder` or `cone`."""
     size: tuple[float, ...]
-    """sphere (radius,), capsule (radius, half_length along local z), box (half extents x, y, z), plane ()."""
+    """sphere (radius,), capsule and cylinder (radius, half_length along local z), cone (radius of its base at
+    z = -half_length, half_length; apex at z = half_length), box (half extents x, y, z), plane ()."""
     position: NDArray[np.float32]
     """(3,) in the environment's frame [m]."""
     quaternion: NDArray[np.float32]

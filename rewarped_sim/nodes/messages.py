@@ -16,7 +16,7 @@ from sensor_msgs.msg import JointState, PointCloud2, PointField
 from std_msgs.msg import ColorRGBA, Header
 from visualization_msgs.msg import Marker, MarkerArray
 
-from rewarped_sim.meshes import PLANE_HALF_SIZE_M, rotation_matrix
+from rewarped_sim.meshes import PLANE_HALF_SIZE_M, local_mesh, rotation_matrix
 from rewarped_sim.render import particle_colors
 from rewarped_sim.run_control import RunState, RunStatus
 from rewarped_sim.scene import Scene, SceneShape
@@ -42,7 +42,7 @@ def colored_cloud_message(
 
 
 def shapes_message(scene: Scene, stamp: Time) -> MarkerArray:
-    """Give the rigid shapes as markers; a capsule is a cylinder and two spheres."""
+    """Give the rigid shapes as markers; a capsule is a cylinder and two spheres, a cone a list of triangles."""
     header = Header(stamp=stamp, frame_id=scene.frame)
     return MarkerArray(markers=[marker for shape in scene.shapes for marker in _markers(shape, header)])
 
@@ -110,6 +110,7 @@ def _cloud(points: NDArray[np.float32], names: Sequence[str], frame: str, stamp:
 def _markers(shape: SceneShape, header: Header) -> list[Marker]:
     """Give the markers of one shape; ids count within the namespace that bears its name."""
     position = np.asarray(shape.position, float)
+    corners: list[Point] = []
     axis = rotation_matrix(shape.quaternion)[:, 2].astype(float)
     if shape.kind == "sphere":
         diameter = 2 * shape.size[0]
@@ -123,6 +124,13 @@ def _markers(shape: SceneShape, header: Header) -> list[Marker]:
             (Marker.SPHERE, position + side * half_length * axis, (diameter, diameter, diameter))
             for side in (-1.0, 1.0)
         ]
+    elif shape.kind == "cylinder":
+        diameter, half_length = 2 * shape.size[0], shape.size[1]
+        parts = [(Marker.CYLINDER, position, (diameter, diameter, 2 * half_length))]
+    elif shape.kind == "cone":
+        mesh = local_mesh(shape)
+        corners = [Point(x=x, y=y, z=z) for x, y, z in mesh.vertices[mesh.triangles].reshape(-1, 3).tolist()]
+        parts = [(Marker.TRIANGLE_LIST, position, (1.0, 1.0, 1.0))]
     elif shape.kind == "plane":
         thickness = 1e-3
         edge = 2 * PLANE_HALF_SIZE_M
@@ -144,6 +152,7 @@ def _markers(shape: SceneShape, header: Header) -> list[Marker]:
             ),
             scale=Vector3(x=float(scale[0]), y=float(scale[1]), z=float(scale[2])),
             color=ColorRGBA(r=float(red), g=float(green), b=float(blue), a=1.0),
+            points=corners,
         )
         for index, (kind, center, scale) in enumerate(parts)
     ]

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from rewarped_sim.engine.kinematics import SHAPE_SIZES
 from rewarped_sim.meshes import balls_mesh, rotation_matrix, shape_mesh
 from rewarped_sim.scene import SceneShape
 
@@ -30,6 +31,8 @@ def enclosed_volume(mesh):
         ("sphere", (0.2,), 4 / 3 * np.pi * 0.2**3),
         ("capsule", (0.1, 0.3), 4 / 3 * np.pi * 0.1**3 + np.pi * 0.1**2 * 0.6),
         ("box", (0.1, 0.2, 0.3), 8 * 0.1 * 0.2 * 0.3),
+        ("cylinder", (0.1, 0.3), np.pi * 0.1**2 * 0.6),
+        ("cone", (0.1, 0.3), np.pi * 0.1**2 * 0.6 / 3),
     ],
 )
 @pytest.mark.parametrize("quaternion", [UPRIGHT, TILTED])
@@ -39,15 +42,23 @@ def test_solids_enclose_their_volume_wherever_they_are(kind, size, volume, quate
 
 
 @pytest.mark.parametrize(
-    ("kind", "size"), [("sphere", (0.2,)), ("capsule", (0.1, 0.3)), ("box", (0.1, 0.2, 0.3))]
+    ("kind", "size"),
+    [
+        ("sphere", (0.2,)),
+        ("capsule", (0.1, 0.3)),
+        ("box", (0.1, 0.2, 0.3)),
+        ("cylinder", (0.1, 0.3)),
+        ("cone", (0.1, 0.3)),
+    ],
 )
 def test_normals_agree_with_the_triangles(kind, size):
     mesh = shape_mesh(shape(kind, size, TILTED))
     a, b, c = (mesh.vertices[mesh.triangles[:, k]] for k in range(3))
     flat = np.cross(b - a, c - a)
-    keep = np.linalg.norm(flat, axis=1) > 1e-9  # a capsule's poles have triangles without area
-    flat = flat[keep] / np.linalg.norm(flat[keep], axis=1, keepdims=True)
-    smooth = mesh.normals[mesh.triangles[keep]]
+    area = np.linalg.norm(flat, axis=1, keepdims=True)
+    assert area.min() > 0
+    flat /= area
+    smooth = mesh.normals[mesh.triangles]
     assert np.einsum("ij,ikj->ik", flat, smooth).min() > 0.9
     assert np.linalg.norm(smooth, axis=2) == pytest.approx(1.0, abs=1e-5)
 
@@ -56,6 +67,20 @@ def test_a_capsule_lies_along_its_local_z_axis():
     half = 2**-0.5
     along_y = shape_mesh(shape("capsule", (0.1, 0.3), (half, 0, 0, half)))
     assert np.abs(along_y.vertices).max(axis=0) == pytest.approx([0.1, 0.4, 0.1], abs=1e-3)
+
+
+def test_a_cone_points_along_its_local_z_axis():
+    half = 2**-0.5
+    along_y = shape_mesh(shape("cone", (0.1, 0.3), (-half, 0, 0, half)))
+    apex = along_y.vertices[along_y.vertices[:, 1] > 0.29]
+    base = along_y.vertices[along_y.vertices[:, 1] < -0.29]
+    assert apex == pytest.approx(np.tile([0, 0.3, 0], (len(apex), 1)), abs=1e-6)
+    assert np.abs(base).max(axis=0) == pytest.approx([0.1, 0.3, 0.1], abs=1e-3)
+
+
+def test_every_kind_that_collides_can_be_drawn():
+    for kind, count in SHAPE_SIZES.items():
+        assert len(shape_mesh(shape(kind, (0.1, 0.2, 0.3)[:count])).triangles) > 0
 
 
 def test_a_quarter_turn_about_z_takes_x_to_y():

@@ -7,6 +7,7 @@ from diagnostic_msgs.msg import DiagnosticStatus
 from rewarped_msgs.msg import TrainingStatus
 from visualization_msgs.msg import Marker
 
+from rewarped_sim.engine.kinematics import SHAPE_SIZES
 from rewarped_sim.nodes import messages
 from rewarped_sim.run_control import RunState, RunStatus
 from rewarped_sim.scene import Scene, SceneShape
@@ -95,6 +96,7 @@ def test_a_capsule_is_a_cylinder_with_a_ball_at_each_end():
     [
         ("sphere", (0.2,), Marker.SPHERE, (0.4, 0.4, 0.4)),
         ("box", (0.1, 0.2, 0.3), Marker.CUBE, (0.2, 0.4, 0.6)),
+        ("cylinder", (0.1, 0.3), Marker.CYLINDER, (0.2, 0.2, 0.6)),
     ],
 )
 def test_markers_have_full_sizes_where_shapes_have_half(kind, size, marker, scale):
@@ -102,6 +104,24 @@ def test_markers_have_full_sizes_where_shapes_have_half(kind, size, marker, scal
     assert found.type == marker
     assert (found.scale.x, found.scale.y, found.scale.z) == pytest.approx(scale)
     assert found.header.frame_id == "table"
+
+
+def test_a_cone_is_a_list_of_triangles_in_its_own_frame():
+    turn = (HALF, 0, 0, HALF)
+    (found,) = messages.shapes_message(scene([], shape("cone", (0.1, 0.3), turn)), STAMP).markers
+    assert found.type == Marker.TRIANGLE_LIST
+    assert (found.scale.x, found.scale.y, found.scale.z) == (1.0, 1.0, 1.0)
+    assert (found.pose.position.y, found.pose.orientation.x) == pytest.approx((2.0, HALF))
+    corners = np.array([(p.x, p.y, p.z) for p in found.points]).reshape(-1, 3, 3)
+    assert corners.reshape(-1, 3).max(axis=0) == pytest.approx([0.1, 0.1, 0.3], abs=1e-3)
+    a, b, c = corners[:, 0], corners[:, 1], corners[:, 2]
+    volume = np.einsum("ij,ij->", a, np.cross(b, c)) / 6  # positive: seen counter-clockwise from outside
+    assert volume == pytest.approx(np.pi * 0.1**2 * 0.6 / 3, rel=0.02)
+
+
+def test_every_kind_that_collides_has_markers():
+    for kind, count in SHAPE_SIZES.items():
+        assert messages.shapes_message(scene([], shape(kind, (0.1, 0.2, 0.3)[:count])), STAMP).markers
 
 
 def test_a_plane_is_a_slab_whose_upper_side_is_the_plane():
