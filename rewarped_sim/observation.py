@@ -23,7 +23,8 @@ def fill(
     """Observation dict of `terms` from what was measured.
 
     joint_position: (num_envs, joints); cloud: (num_envs, points, 3) in the frame of the terms; goal_position:
-    (num_envs, 3); previous_action: (num_envs, actions). The result owns its memory: nothing in it aliases simulator state.
+    (num_envs, 3); previous_action: (num_envs, actions). The result owns its memory: nothing in it aliases simulator
+    state.
     """
     measured = {
         "joint_position": joint_position,

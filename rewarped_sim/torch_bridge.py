@@ -14,7 +14,7 @@ import warp as wp
 from torch import Tensor
 
 from rewarped_sim.engine.mpm.bodies import BODY_SIZE
-from rewarped_sim.engine.mpm.materials import MATERIAL_FIELDS
+from rewarped_sim.engine.mpm.material_table import MATERIAL_FIELDS
 from rewarped_sim.engine.mpm.model import MpmModel
 from rewarped_sim.engine.mpm.solver import MpmSolver
 from rewarped_sim.engine.mpm.state import PARTICLE_SIZE

@@ -13,7 +13,7 @@ MIN_VOLUME_RATIO = 0.05
 
 @cache
 def fluid_functions(scalars: Scalars) -> SimpleNamespace:
-    """Build `law(F, lam) -> (F', tau)` and `law_adj(F, lam, F'_bar, tau_bar) -> F_bar`."""
+    """Build `law(F, lam) -> (F', tau)` and `law_adj(F, lam, F'_bar, tau_bar) -> (F_bar, lam_bar)`."""
     real, vec3, mat33 = scalars.real, scalars.vec3, scalars.mat33
     floor = wp.constant(real(MIN_VOLUME_RATIO))
 
@@ -27,6 +27,8 @@ def fluid_functions(scalars: Scalars) -> SimpleNamespace:
     @wp.func
     def law_adj(F: mat33, lam: real, F_bar: mat33, tau_bar: mat33):
         J = wp.determinant(F)
+        kept = wp.max(J, floor)
+        lam_bar = wp.trace(tau_bar) * kept * (kept - real(1.0))
         J_bar = real(0.0)
         if floor < J:
             J_bar = wp.trace(F_bar) / (real(3.0) * wp.pow(J, real(2.0 / 3.0)))
@@ -35,6 +37,7 @@ def fluid_functions(scalars: Scalars) -> SimpleNamespace:
         r0 = vec3(F[0, 0], F[0, 1], F[0, 2])
         r1 = vec3(F[1, 0], F[1, 1], F[1, 2])
         r2 = vec3(F[2, 0], F[2, 1], F[2, 2])
-        return J_bar * wp.matrix_from_rows(wp.cross(r1, r2), wp.cross(r2, r0), wp.cross(r0, r1))
+        cofactor = wp.matrix_from_rows(wp.cross(r1, r2), wp.cross(r2, r0), wp.cross(r0, r1))
+        return J_bar * cofactor, lam_bar
 
     return SimpleNamespace(law=law, law_adj=law_adj)

@@ -445,19 +445,20 @@ def grid_kernels(scalars: Scalars, coupled: bool) -> SimpleNamespace:
                             wp.atomic_add(torque_out, i, contact_bar.torque + driven_bar.torque)
                             wp.atomic_add(force_out, k, driven_bar.next_force)
                             wp.atomic_add(torque_out, k, driven_bar.next_torque)
-                        if wp.static(coupled) and body >= 0:
-                            # The point moves at velocity + spin x (x - centre), whatever the orientation.
-                            j = body_index(grid, exchange, substep, env, body)
-                            centre = exchange.centre[j]
-                            point_bar = contact_bar.body_v_bar
-                            force = contact_bar.force
-                            turn = contact_bar.torque + wp.cross(shapes.pos[i] - centre, force)
-                            wp.atomic_add(exchange_bar.velocity, j, point_bar)
-                            wp.atomic_add(exchange_bar.spin, j, wp.cross(x - centre, point_bar))
-                            wp.atomic_add(
-                                exchange_bar.centre, j, force + wp.cross(exchange.spin[j], point_bar)
-                            )
-                            wp.atomic_add(exchange_bar.turn, j, turn)
+                        if wp.static(coupled):
+                            if body >= 0:
+                                # The point moves at velocity + spin x (x - centre), whatever the orientation.
+                                j = body_index(grid, exchange, substep, env, body)
+                                centre = exchange.centre[j]
+                                point_bar = contact_bar.body_v_bar
+                                force = contact_bar.force
+                                turn = contact_bar.torque + wp.cross(shapes.pos[i] - centre, force)
+                                wp.atomic_add(exchange_bar.velocity, j, point_bar)
+                                wp.atomic_add(exchange_bar.spin, j, wp.cross(x - centre, point_bar))
+                                wp.atomic_add(
+                                    exchange_bar.centre, j, force + wp.cross(exchange.spin[j], point_bar)
+                                )
+                                wp.atomic_add(exchange_bar.turn, j, turn)
                 inv_mass = real(1.0) / p[3]
                 v_bar = inv_mass * v_bar
                 along = wp.dot(inv_mass * vec3(p[0], p[1], p[2]), v_bar)

@@ -132,6 +132,11 @@ class MpmModel:
         return np.repeat(np.arange(len(counts), dtype=np.int32), counts)
 
     @property
+    def laws(self) -> frozenset[int]:
+        """Codes of the laws of stress that the scene needs."""
+        return frozenset(part.material.law for part in self.parts)
+
+    @property
     def material_table(self) -> np.ndarray:
         """Material constants of each part, (parts, len(MATERIAL_FIELDS)) float64."""
         return np.array([part.material.row(part.particle_volume) for part in self.parts])

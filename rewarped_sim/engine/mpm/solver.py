@@ -25,6 +25,7 @@ from rewarped_sim.engine.kinematics import (
 from rewarped_sim.engine.mpm.bodies import BODY_SIZE, BodyModel, BodyMotion, body_kernels
 from rewarped_sim.engine.mpm.contact import CONTACT_LAWS
 from rewarped_sim.engine.mpm.grid import BLOCK, BLOCK_NODES, WALL_NODES, grid_functions, grid_kernels
+from rewarped_sim.engine.mpm.material_table import MATERIAL_FIELDS
 from rewarped_sim.engine.mpm.model import MpmModel
 from rewarped_sim.engine.mpm.state import PARTICLE_SIZE
 from rewarped_sim.engine.mpm.transfers import FAULTS, MAX_STEP, transfer_kernels
@@ -66,6 +67,10 @@ class MpmSolver:
     control step's first state, the last row of the slot its result. joint_q, joint_dq: (num_slots, num_envs, joints).
     `forward(slot)` fills a slot from its first row and joint inputs; `backward(slot)` takes the adjoint of the
     result in `state_bar[result_row]` and leaves those of the inputs in `state_bar[0]`, `joint_q_bar`, `joint_dq_bar`.
+    bodies: (num_slots * (num_substeps + 1), num_envs * bodies * 13), in the same rows; `bodies_bar` likewise, with the
+    adjoint of the result in the slot's last row and that of the input in its first. material_table: (num_slots *
+    num_envs, parts, fields), the constants that a control step runs with; with material_gradient, `material_bar`
+    (num_envs, parts, fields) holds their adjoints.
     """
 
     def __init__(
@@ -75,6 +80,7 @@ class MpmSolver:
         num_envs: int,
         num_slots: int,
         requires_grad: bool = True,
+        material_gradient: bool = False,
         scalars: Scalars = FLOAT32,
         device: str = "cpu",
         num_threads: int | None = None,
@@ -121,7 +127,8 @@ class MpmSolver:
             self._stride = device_.sm_count * GPU_THREADS_PER_PROCESSOR
         bounds = [num_envs * i // count for i in range(count + 1)]
         self.shards = [_Shard(self, low, high - low, num_slots, device_) for low, high in pairwise(bounds)]
-        self._transfers = transfer_kernels(scalars)
+        self._transfers = transfer_kernels(scalars, model.laws, material_gradient)
+        self._material_gradient = material_gradient
         self.shapes = self._shape_struct()
         self._exchange, self._exchange_bar = self._exchange_structs()
         self._forward = CapturedLaunches([partial(self._record_forward, s) for s in self.shards], device_)
@@ -131,6 +138,10 @@ class MpmSolver:
             self._node_bar = wp.zeros(num_envs * n**3, dtype=vec4, device=device_)
             self.state_bar = wp.zeros((2, width), dtype=real, device=device_)
             self.result_row = substeps % 2
+            constants = len(MATERIAL_FIELDS) - 1 if material_gradient else 0
+            particles = num_envs * model.num_particles if material_gradient else 1
+            self._constants_bar = wp.zeros((particles, max(constants, 1)), dtype=real, device=device_)
+            self.material_bar = wp.zeros((num_envs, *table.shape), dtype=real, device=device_)
             self.joint_q_bar = wp.zeros((num_envs, joints), dtype=real, device=device_)
             self.joint_dq_bar = wp.zeros((num_envs, joints), dtype=real, device=device_)
             self._backward = CapturedLaunches(
@@ -304,7 +315,16 @@ class MpmSolver:
                 shard.num_particles,
                 [
                     grid, first, n, self.material_of, self.material_table, self.slot, self.state,
-                    self._node_bar, self.state_bar, given, wanted,
+                    self._node_bar, self.state_bar, given, wanted, self._constants_bar,
+                ],
+            )  # fmt: skip
+        if self._material_gradient:
+            self._launch(
+                transfers.sum_constants_adj,
+                (shard.num_envs, len(self.model.parts), len(MATERIAL_FIELDS) - 1),
+                [
+                    shard.first_env, self.model.num_particles, self.material_of, self._constants_bar,
+                    self.material_bar,
                 ],
             )  # fmt: skip
         self._record_poses_adj(shard)

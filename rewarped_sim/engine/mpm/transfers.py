@@ -9,12 +9,14 @@ Per substep, with cell size h, D = 4 / h^2, weights w_i of the 27 nearest nodes 
 (Hu et al. 2018, Jiang et al. 2015.) Distances are in cells inside the kernels, which keeps float32 sums small.
 """
 
+from collections.abc import Set
 from functools import cache
 from types import SimpleNamespace
 
 import warp as wp
 
 from rewarped_sim.engine.mpm.grid import grid_functions
+from rewarped_sim.engine.mpm.material_table import material_table_functions
 from rewarped_sim.engine.mpm.materials import material_functions
 from rewarped_sim.engine.mpm.state import PARTICLE_SIZE, C, F, V, X, state_functions
 from rewarped_sim.engine.scalars import Scalars
@@ -28,13 +30,18 @@ MAX_STEP = 0.9
 
 
 @cache
-def transfer_kernels(scalars: Scalars) -> SimpleNamespace:
-    """Build `scatter`, `gather`, `gather_adj` and `scatter_adj`, one thread per particle."""
+def transfer_kernels(scalars: Scalars, laws: Set[int], material_gradient: bool = False) -> SimpleNamespace:
+    """Build `scatter`, `gather`, `gather_adj` and `scatter_adj`, one thread per particle; `sum_constants_adj`.
+
+    laws: laws of stress to compile in. material_gradient: whether `scatter_adj` also adds up the adjoints of each
+    particle's constants, which `sum_constants_adj` then adds up over the particles of a part.
+    """
     real, vec3, vec4, mat33 = scalars.real, scalars.vec3, scalars.vec4, scalars.mat33
     functions = grid_functions(scalars)
     Grid, pack_block = functions.Grid, functions.pack_block
-    materials = material_functions(scalars)
-    load_material, stress, stress_adj = materials.load, materials.stress, materials.stress_adj
+    materials = material_functions(scalars, laws)
+    stress, stress_adj = materials.stress, materials.stress_adj
+    load_material = material_table_functions(scalars).load
     layout = state_functions(scalars)
     load_vec3, load_mat33 = layout.load_vec3, layout.load_mat33
     store_vec3, store_mat33 = layout.store_vec3, layout.store_mat33
@@ -272,6 +279,8 @@ def transfer_kernels(scalars: Scalars) -> SimpleNamespace:
         state_bar: wp.array2d(dtype=real),
         given: int,
         wanted: int,
+        # in and out
+        constants_bar: wp.array2d(dtype=real),
     ):
         p = first_particle + wp.tid()
         env = p // grid.num_particles
@@ -305,6 +314,7 @@ def transfer_kernels(scalars: Scalars) -> SimpleNamespace:
         slope = vec3()
         g_sum = vec3()
         A_bar = mat33()
+        mass_bar = real(0.0)
         for a in range(3):
             for b in range(3):
                 w_ab = wx[a] * wy[b]
@@ -320,6 +330,8 @@ def transfer_kernels(scalars: Scalars) -> SimpleNamespace:
                     gq = wp.dot(g, q) + node[3] * material.mass
                     slope += gq * vec3(s_ab * wz[c], s_ba * wz[c], w_ab * sz[c])
                     wg = (w_ab * wz[c]) * g
+                    if wp.static(material_gradient):
+                        mass_bar += w_ab * wz[c] * node[3]
                     line_sum += wg
                     along_z += rz[c] * wg
                     q = q + step
@@ -328,11 +340,46 @@ def transfer_kernels(scalars: Scalars) -> SimpleNamespace:
         slope -= wp.transpose(A) * g_sum
 
         F_bar = load_mat33(state_bar, given, at + F)
-        trial_bar = stress_adj(F_trial, material, F_bar, stress_scale * A_bar)
+        trial_bar, law_bar = stress_adj(F_trial, material, F_bar, stress_scale * A_bar)
         store_vec3(state_bar, wanted, at + X, load_vec3(state_bar, wanted, at + X) + grid.inv_dx * slope)
         store_vec3(state_bar, wanted, at + V, material.mass * g_sum)
         affine_bar = (material.mass * grid.dx) * A_bar + grid.dt * (trial_bar * wp.transpose(F_old))
         store_mat33(state_bar, wanted, at + C, affine_bar)
         store_mat33(state_bar, wanted, at + F, wp.transpose(motion) * trial_bar)
+        if wp.static(material_gradient):
+            # Columns of the material table from mu on. Mass enters the momentum, and the sum of the node masses.
+            constants_bar[p, 0] += law_bar.mu
+            constants_bar[p, 1] += law_bar.lam
+            constants_bar[p, 2] += law_bar.yield_stress
+            constants_bar[p, 3] += law_bar.friction
+            constants_bar[p, 4] += law_bar.cohesion
+            constants_bar[p, 5] += stress_scale / material.volume * wp.ddot(tau, A_bar)
+            constants_bar[p, 6] += wp.dot(v, g_sum) + grid.dx * wp.ddot(affine, A_bar) + mass_bar
 
-    return SimpleNamespace(scatter=scatter, gather=gather, gather_adj=gather_adj, scatter_adj=scatter_adj)
+    @wp.kernel(enable_backward=False, module="unique")
+    def sum_constants_adj(
+        first_env: int,
+        num_particles: int,
+        material_of: wp.array(dtype=int),
+        # in, cleared for the next control step
+        constants_bar: wp.array2d(dtype=real),
+        # out
+        material_bar_out: wp.array3d(dtype=real),
+    ):
+        # One thread per env, part and constant keeps the sum in one order, whatever the device.
+        local_env, part, constant = wp.tid()
+        env = first_env + local_env
+        total = real(0.0)
+        for i in range(num_particles):
+            if material_of[i] == part:
+                total += constants_bar[env * num_particles + i, constant]
+                constants_bar[env * num_particles + i, constant] = real(0.0)
+        material_bar_out[env, part, constant + 1] = total
+
+    return SimpleNamespace(
+        scatter=scatter,
+        gather=gather,
+        gather_adj=gather_adj,
+        scatter_adj=scatter_adj,
+        sum_constants_adj=sum_constants_adj,
+    )

@@ -1,20 +1,7 @@
-"""Elastoplastic dough: Hencky elasticity with a von Mises yield surface, and its exact adjoint.
+"""Flow rule of dough: von Mises yield, as the published dough tasks run with.
 
-With b = F F^T and e = 1/2 log b the law is
-
-    tau = 2 mu e' + lambda tr(e') I,   e' = e - k dev(e),   F' = exp(-k dev e) F,   k = max(n - y/(2 mu), 0) / n,
-
-with n = |dev e| + 1e-5 and yield stress y (the return map that PlasticineLab-type tasks run with).
-
-Two implementations of the same law:
-
-* **without any decomposition**, for moderate strain. With s = tr(b)/3 and Z = (b - sI)(b + sI)^-1,
-  log(b/s) = 2 atanh(Z), an odd power series in Z. It is a polynomial, hence smooth where singular values
-  coincide, which is where dough spends its life, and four times cheaper than an SVD;
-* **by SVD**, for large strain. Its adjoint uses divided differences, so that nothing blows up or is clamped away
-  at repeated singular values (a textbook SVD adjoint divides by s_i^2 - s_j^2).
-
-The series is used while |Z| <= 0.15 (Frobenius), where its truncation error is below 5e-9.
+With the deviator's norm n = |dev e| + 1e-5 and yield stress y: k = max(n - y / (2 mu), 0) / n, and no change of volume.
+See `hencky` for what k is.
 """
 
 from functools import cache
@@ -22,247 +9,26 @@ from types import SimpleNamespace
 
 import warp as wp
 
+from rewarped_sim.engine.mpm.flow import flow_struct
 from rewarped_sim.engine.scalars import Scalars
-
-SERIES_RADIUS = 0.15
-"""Largest |Z| for which the power series stands in for the SVD."""
-MIN_STRETCH = 0.01
-"""Singular values are clamped here before the logarithm; the clamped direction has zero gradient."""
 
 
 @cache
 def von_mises_functions(scalars: Scalars) -> SimpleNamespace:
-    """Build `law(F, mu, lam, y) -> (F', tau)` and `law_adj(F, mu, lam, y, F'_bar, tau_bar) -> F_bar`."""
-    real, vec3, mat33 = scalars.real, scalars.vec3, scalars.mat33
-    radius_sq = wp.constant(real(SERIES_RADIUS**2))
-    min_stretch = wp.constant(real(MIN_STRETCH))
+    """Build `flow(length, mu, yield_stress) -> Flow`."""
+    real = scalars.real
+    Flow = flow_struct(scalars)
 
     @wp.func
-    def identity():
-        return wp.identity(3, dtype=real)
-
-    # ---- power series --------------------------------------------------------------------------------------
-
-    @wp.func
-    def series_law(F: mat33, b: mat33, s: real, Z: mat33, mu: real, lam: real, yield_stress: real):
-        I = identity()  # noqa: E741 - the identity matrix of the formulas
-        Z2 = Z * Z
-        e = Z * (I + Z2 * (real(1.0 / 3.0) * I + Z2 * (real(0.2) * I + real(1.0 / 7.0) * Z2)))
-        e = e + (real(0.5) * wp.log(s)) * I
-        tr = wp.trace(e)
-        d = e - (tr / real(3.0)) * I
-        n = wp.sqrt(wp.ddot(d, d) + real(1.0e-20)) + real(1.0e-5)
-        k = wp.max(n - yield_stress / (real(2.0) * mu), real(0.0)) / n
-        F_new = F
-        if k > real(0.0):
-            Q = (-k) * d
-            X = real(1.0 / 24.0) * I + real(1.0 / 120.0) * Q
-            X = I + Q * (I + Q * (real(0.5) * I + Q * (real(1.0 / 6.0) * I + Q * X)))
-            F_new = X * F
-            e = e + Q
-        return F_new, real(2.0) * mu * e + (lam * tr) * I
-
-    @wp.func
-    def series_law_adj(
-        F: mat33, b: mat33, s: real, Z: mat33, inv: mat33, mu: real, lam: real, yield_stress: real,
-        F_bar: mat33, tau_bar: mat33,
-    ):  # fmt: skip
-        # Reverse sweep of series_law. All matrices built from Z or e are symmetric, and so are their adjoints.
-        I = identity()  # noqa: E741
-        Z2 = Z * Z
-        A2 = real(0.2) * I + real(1.0 / 7.0) * Z2
-        A1 = real(1.0 / 3.0) * I + Z2 * A2
-        A0 = I + Z2 * A1
-        e = Z * A0 + (real(0.5) * wp.log(s)) * I
-        d = e - (wp.trace(e) / real(3.0)) * I
-        length = wp.sqrt(wp.ddot(d, d) + real(1.0e-20))
+    def flow(length: real, mu: real, yield_stress: real):
+        result = Flow()
         n = length + real(1.0e-5)
-        c = yield_stress / (real(2.0) * mu)
-        k = wp.max(n - c, real(0.0)) / n
-        e_new_bar = mu * (tau_bar + wp.transpose(tau_bar))
-        e_bar = e_new_bar
-        Ft_bar = F_bar
-        if k > real(0.0):
-            Q = (-k) * d
-            B4 = real(1.0 / 24.0) * I + real(1.0 / 120.0) * Q
-            B3 = real(1.0 / 6.0) * I + Q * B4
-            B2 = real(0.5) * I + Q * B3
-            B1 = I + Q * B2
-            X = I + Q * B1
-            Ft_bar = X * F_bar
-            X_bar = F_bar * wp.transpose(F)
-            X_bar = real(0.5) * (X_bar + wp.transpose(X_bar))
-            t1 = Q * X_bar
-            t2 = Q * t1
-            t3 = Q * t2
-            Q_bar = X_bar * B1 + t1 * B2 + t2 * B3 + t3 * B4 + real(1.0 / 120.0) * (Q * t3)
-            Q_bar = real(0.5) * (Q_bar + wp.transpose(Q_bar)) + e_new_bar
-            k_bar = -wp.ddot(Q_bar, d)
-            d_bar = (-k) * Q_bar + (k_bar * c / (n * n * length)) * d
-            e_bar = e_bar + d_bar - (wp.trace(d_bar) / real(3.0)) * I
-        e_bar = e_bar + (lam * wp.trace(tau_bar)) * I
-        s_bar = real(0.5) * wp.trace(e_bar) / s
-        a0 = Z * e_bar
-        a1 = Z2 * a0
-        Z2_bar = a0 * A1 + a1 * A2 + real(1.0 / 7.0) * (Z2 * a1)
-        Z_bar = e_bar * A0 + Z2_bar * Z + Z * Z2_bar
-        # Z = (b - sI) inv, inv = (b + sI)^-1
-        M_bar = inv * ((b - s * I) * Z_bar) * inv
-        b_bar = Z_bar * inv
-        s_bar = s_bar - wp.trace(b_bar) - wp.trace(M_bar)
-        b_bar = b_bar - M_bar + (s_bar / real(3.0)) * I
-        return Ft_bar + (b_bar + wp.transpose(b_bar)) * F
+        elastic = yield_stress / (real(2.0) * mu)
+        if n > elastic:
+            result.k = (n - elastic) / n
+            result.k_length = elastic / (n * n)
+            result.k_mu = elastic / (n * mu)
+            result.k_yield = real(-1.0) / (real(2.0) * mu * n)
+        return result
 
-    # ---- singular values -----------------------------------------------------------------------------------
-
-    @wp.func
-    def log_difference(a: real, b: real):
-        """(log b - log a) / (b - a), without cancellation: atanh(x) / (x m) at the midpoint m."""
-        m = real(0.5) * (a + b)
-        x = real(0.5) * (b - a) / m
-        x2 = x * x
-        ratio = real(1.0) + x2 * (
-            real(1.0 / 3.0) + x2 * (real(0.2) + x2 * (real(1.0 / 7.0) + x2 / real(9.0)))
-        )
-        if x2 > real(4.0e-4):
-            ratio = real(0.5) * wp.log((real(1.0) + x) / (real(1.0) - x)) / x
-        return ratio / m
-
-    @wp.func
-    def exp_difference(a: real, b: real):
-        """(exp b - exp a) / (b - a), without cancellation: exp(m) sinh(h) / h."""
-        h = real(0.5) * (b - a)
-        h2 = h * h
-        ratio = real(1.0) + h2 * (real(1.0 / 6.0) + h2 * (real(1.0 / 120.0) + h2 / real(5040.0)))
-        if h2 > real(4.0e-3):
-            ratio = wp.sinh(h) / h
-        return wp.exp(real(0.5) * (a + b)) * ratio
-
-    @wp.func
-    def log_stretch(stretch: vec3):
-        return vec3(
-            wp.log(wp.max(stretch[0], min_stretch)),
-            wp.log(wp.max(stretch[1], min_stretch)),
-            wp.log(wp.max(stretch[2], min_stretch)),
-        )
-
-    @wp.func
-    def deviator(e: vec3):
-        m = (e[0] + e[1] + e[2]) / real(3.0)
-        return vec3(e[0] - m, e[1] - m, e[2] - m)
-
-    @wp.func
-    def plastic_fraction(d: vec3, mu: real, yield_stress: real):
-        n = wp.length(d) + real(1.0e-5)
-        return wp.max(n - yield_stress / (real(2.0) * mu), real(0.0)) / n
-
-    @wp.func
-    def svd_law(F: mat33, mu: real, lam: real, yield_stress: real):
-        U, stretch, V = wp.svd3(F)
-        e = log_stretch(stretch)
-        tr = e[0] + e[1] + e[2]
-        d = deviator(e)
-        k = plastic_fraction(d, mu, yield_stress)
-        F_new = F
-        if k > real(0.0):
-            e = e - k * d
-            F_new = U * wp.diag(vec3(wp.exp(e[0]), wp.exp(e[1]), wp.exp(e[2]))) * wp.transpose(V)
-        t = real(2.0) * mu * e + vec3(lam * tr, lam * tr, lam * tr)
-        return F_new, U * wp.diag(t) * wp.transpose(U)
-
-    @wp.func
-    def clamped_log_difference(a: real, b: real):
-        low = wp.min(a, b)
-        high = wp.max(a, b)
-        slope = real(0.0)
-        if low > min_stretch:
-            slope = log_difference(a, b)
-        elif high > min_stretch:
-            slope = (wp.log(high) - wp.log(min_stretch)) / (high - low)
-        return slope
-
-    @wp.func
-    def pair(
-        i: int, j: int, H: mat33, A: mat33, B: mat33, stretch: vec3, e_new: vec3, k: real, mu: real,
-    ):  # fmt: skip
-        """Off-diagonal entries H_ij, H_ji of the adjoint in the singular bases, from divided differences."""
-        si = stretch[i]
-        sj = stretch[j]
-        # An inverted particle can bring s_i + s_j to zero; the floor keeps its gradient bounded.
-        total = wp.max(si + sj, real(2.0) * min_stretch)
-        slope = (real(1.0) - k) * clamped_log_difference(si, sj)
-        alpha = real(1.0)
-        beta = real(1.0)
-        if k > real(0.0):
-            alpha = exp_difference(e_new[i], e_new[j]) * slope
-            beta = (wp.exp(e_new[i]) + wp.exp(e_new[j])) / total
-        gamma = real(2.0) * mu * slope
-        skew = gamma * (sj - si) / total
-        both = B[i, j] + B[j, i]
-        H[i, j] = real(0.5) * ((alpha + beta) * A[i, j] + (alpha - beta) * A[j, i] + (gamma + skew) * both)
-        H[j, i] = real(0.5) * ((alpha + beta) * A[j, i] + (alpha - beta) * A[i, j] + (gamma - skew) * both)
-        return H
-
-    @wp.func
-    def svd_law_adj(F: mat33, mu: real, lam: real, yield_stress: real, F_bar: mat33, tau_bar: mat33):
-        U, stretch, V = wp.svd3(F)
-        A = wp.transpose(U) * F_bar * V
-        B = wp.transpose(U) * tau_bar * U
-        d = deviator(log_stretch(stretch))
-        k = plastic_fraction(d, mu, yield_stress)
-        e_new = log_stretch(stretch) - k * d
-        t_bar = vec3(B[0, 0], B[1, 1], B[2, 2])
-        e_bar = real(2.0) * mu * t_bar
-        if k > real(0.0):
-            e_bar = e_bar + vec3(
-                A[0, 0] * wp.exp(e_new[0]), A[1, 1] * wp.exp(e_new[1]), A[2, 2] * wp.exp(e_new[2])
-            )
-            length = wp.length(d)
-            n = length + real(1.0e-5)
-            c = yield_stress / (real(2.0) * mu)
-            k_bar = -wp.dot(e_bar, d)
-            d_bar = (-k) * e_bar + (k_bar * c / (n * n * length)) * d
-            e_bar = e_bar + deviator(d_bar)
-        pressure_bar = lam * (t_bar[0] + t_bar[1] + t_bar[2])
-        H = mat33()
-        for i in range(3):
-            if stretch[i] > min_stretch:
-                H[i, i] = (e_bar[i] + pressure_bar) / stretch[i]
-            if k == real(0.0):
-                H[i, i] += A[i, i]
-        H = pair(0, 1, H, A, B, stretch, e_new, k, mu)
-        H = pair(0, 2, H, A, B, stretch, e_new, k, mu)
-        H = pair(1, 2, H, A, B, stretch, e_new, k, mu)
-        return U * H * wp.transpose(V)
-
-    # ---- the law -------------------------------------------------------------------------------------------
-
-    @wp.func
-    def law(F: mat33, mu: real, lam: real, yield_stress: real):
-        I = identity()  # noqa: E741
-        b = F * wp.transpose(F)
-        s = wp.trace(b) / real(3.0)
-        Z = (b - s * I) * wp.inverse(b + s * I)
-        F_new = F
-        tau = mat33()
-        if wp.ddot(Z, Z) <= radius_sq and wp.determinant(F) > real(0.0):
-            F_new, tau = series_law(F, b, s, Z, mu, lam, yield_stress)
-        else:
-            F_new, tau = svd_law(F, mu, lam, yield_stress)
-        return F_new, tau
-
-    @wp.func
-    def law_adj(F: mat33, mu: real, lam: real, yield_stress: real, F_bar: mat33, tau_bar: mat33):
-        I = identity()  # noqa: E741
-        b = F * wp.transpose(F)
-        s = wp.trace(b) / real(3.0)
-        inv = wp.inverse(b + s * I)
-        Z = (b - s * I) * inv
-        Ft_bar = mat33()
-        if wp.ddot(Z, Z) <= radius_sq and wp.determinant(F) > real(0.0):
-            Ft_bar = series_law_adj(F, b, s, Z, inv, mu, lam, yield_stress, F_bar, tau_bar)
-        else:
-            Ft_bar = svd_law_adj(F, mu, lam, yield_stress, F_bar, tau_bar)
-        return Ft_bar
-
-    return SimpleNamespace(law=law, law_adj=law_adj)
+    return SimpleNamespace(flow=flow)

@@ -5,6 +5,7 @@ import warp as wp
 from rewarped_sim.engine.kinematics import kinematics_kernels
 from rewarped_sim.engine.mpm.bodies import body_kernels
 from rewarped_sim.engine.mpm.grid import grid_kernels
+from rewarped_sim.engine.mpm.material_table import VON_MISES
 from rewarped_sim.engine.mpm.transfers import transfer_kernels
 from rewarped_sim.engine.scalars import FLOAT32
 
@@ -15,7 +16,7 @@ def solver_kernels():
         "kinematics_kernels": kinematics_kernels(FLOAT32),
         "grid_kernels": grid_kernels(FLOAT32, coupled=False),
         "coupled_grid_kernels": grid_kernels(FLOAT32, coupled=True),
-        "transfer_kernels": transfer_kernels(FLOAT32),
+        "transfer_kernels": transfer_kernels(FLOAT32, frozenset({VON_MISES})),
         "body_kernels": body_kernels(FLOAT32),
     }
     return {
