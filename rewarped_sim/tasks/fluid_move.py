@@ -88,7 +88,7 @@ class FluidMoveConfig(UnitCubeConfig):
 
 @register(
     "fluid_move_small",
-    config=FluidMoveConfig(num_particles=640, grid_size=40, num_substeps=16, max_blocks=160),
+    config=FluidMoveConfig(num_particles=640, grid_size=40, num_substeps=16, max_blocks=96),
     num_envs=4,
     summary="fluid_move with fewer particles on a coarser grid, for quick starts on a CPU",
 )

@@ -75,7 +75,7 @@ class HandFlipConfig(UnitCubeConfig):
 
 @register(
     "hand_flip_small",
-    config=HandFlipConfig(num_particles=500, grid_size=32, num_substeps=20, max_blocks=48),
+    config=HandFlipConfig(num_particles=500, grid_size=32, num_substeps=16, max_blocks=48),
     num_envs=4,
     summary="hand_flip with fewer particles on a coarser grid, for quick starts on a CPU",
 )
