@@ -15,6 +15,7 @@ from types import SimpleNamespace
 
 import warp as wp
 
+from rewarped_sim.engine.atomics import atomic_functions
 from rewarped_sim.engine.mpm.grid import grid_functions
 from rewarped_sim.engine.mpm.material_table import material_table_functions
 from rewarped_sim.engine.mpm.materials import material_functions
@@ -42,6 +43,7 @@ def transfer_kernels(scalars: Scalars, laws: Set[int], material_gradient: bool =
     materials = material_functions(scalars, laws)
     stress, stress_adj = materials.stress, materials.stress_adj
     load_material = material_table_functions(scalars).load
+    add4 = atomic_functions(scalars).add4
     layout = state_functions(scalars)
     load_vec3, load_mat33 = layout.load_vec3, layout.load_mat33
     store_vec3, store_mat33 = layout.store_vec3, layout.store_mat33
@@ -149,7 +151,7 @@ def transfer_kernels(scalars: Scalars, laws: Set[int], material_gradient: bool =
                 for c in range(3):
                     w = w_ab * wz[c]
                     wq = w * q
-                    wp.atomic_add(momentum_out, line + c, vec4(wq[0], wq[1], wq[2], w * material.mass))
+                    add4(momentum_out, line + c, vec4(wq[0], wq[1], wq[2], w * material.mass))
                     q = q + step
 
     @wp.kernel(enable_backward=False, module="unique")
@@ -260,7 +262,7 @@ def transfer_kernels(scalars: Scalars, laws: Set[int], material_gradient: bool =
                     slope += gq * vec3(s_ab * wz[c], s_ba * wz[c], w_ab * sz[c])
                     v_sum += w * g
                     wq = w * q
-                    wp.atomic_add(velocity_bar_out, line + c, vec4(wq[0], wq[1], wq[2], real(0.0)))
+                    add4(velocity_bar_out, line + c, vec4(wq[0], wq[1], wq[2], real(0.0)))
                     q = q + step
         slope -= wp.transpose(B_bar) * v_sum
         store_vec3(state_bar, wanted, at + X, x_bar + grid.inv_dx * slope)
