@@ -20,7 +20,7 @@ def fluid_functions(scalars: Scalars) -> SimpleNamespace:
     @wp.func
     def law(F: mat33, lam: real):
         J = wp.max(wp.determinant(F), floor)
-        stretch = wp.pow(J, real(1.0 / 3.0))
+        stretch = wp.pow(J, real(1.0) / real(3.0))
         pressure = lam * J * (J - real(1.0))
         return wp.diag(vec3(stretch, stretch, stretch)), wp.diag(vec3(pressure, pressure, pressure))
 
@@ -31,7 +31,7 @@ def fluid_functions(scalars: Scalars) -> SimpleNamespace:
         lam_bar = wp.trace(tau_bar) * kept * (kept - real(1.0))
         J_bar = real(0.0)
         if floor < J:
-            J_bar = wp.trace(F_bar) / (real(3.0) * wp.pow(J, real(2.0 / 3.0)))
+            J_bar = wp.trace(F_bar) / (real(3.0) * wp.pow(J, real(2.0) / real(3.0)))
             J_bar += wp.trace(tau_bar) * lam * (real(2.0) * J - real(1.0))
         # dJ/dF is the cofactor matrix; its rows are cross products, which need no inverse.
         r0 = vec3(F[0, 0], F[0, 1], F[0, 2])

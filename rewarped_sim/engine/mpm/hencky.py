@@ -48,6 +48,9 @@ def hencky_functions(scalars: Scalars, laws: Set[int]) -> SimpleNamespace:
     radius_sq = wp.constant(real(SERIES_RADIUS**2))
     short_sq = wp.constant(real(SHORT_RADIUS**2))
     min_stretch = wp.constant(real(MIN_STRETCH))
+    # As constants, because Warp rounds a literal, or a quotient of two, to float32 before it is cast.
+    third, fifth, sixth, seventh = (wp.constant(real(1.0 / n)) for n in (3.0, 5.0, 6.0, 7.0))
+    twenty_fourth, hundred_twentieth = (wp.constant(real(1.0 / n)) for n in (24.0, 120.0))
     table = material_table_functions(scalars)
     Material, LawAdjoint = table.Material, table.LawAdjoint
     Flow = flow_struct(scalars)
@@ -89,9 +92,9 @@ def hencky_functions(scalars: Scalars, laws: Set[int]) -> SimpleNamespace:
         """Hencky strain e = 1/2 log b."""
         I = identity()  # noqa: E741 - the identity matrix of the formulas
         Z2 = Z * Z
-        e = Z + real(1.0 / 3.0) * (Z * Z2)
+        e = Z + third * (Z * Z2)
         if wp.ddot(Z, Z) > short_sq:
-            e = Z * (I + Z2 * (real(1.0 / 3.0) * I + Z2 * (real(0.2) * I + real(1.0 / 7.0) * Z2)))
+            e = Z * (I + Z2 * (third * I + Z2 * (fifth * I + seventh * Z2)))
         return e + (real(0.5) * wp.log(s)) * I
 
     @wp.func
@@ -105,10 +108,10 @@ def hencky_functions(scalars: Scalars, laws: Set[int]) -> SimpleNamespace:
         F_new = F
         if f.k > real(0.0) or f.h != real(0.0):
             Q = (-f.k) * d
-            X = I + Q * (I + Q * (real(0.5) * I + real(1.0 / 6.0) * Q))
+            X = I + Q * (I + Q * (real(0.5) * I + sixth * Q))
             if wp.ddot(Q, Q) > short_sq:
-                X = real(1.0 / 24.0) * I + real(1.0 / 120.0) * Q
-                X = I + Q * (I + Q * (real(0.5) * I + Q * (real(1.0 / 6.0) * I + Q * X)))
+                X = twenty_fourth * I + hundred_twentieth * Q
+                X = I + Q * (I + Q * (real(0.5) * I + Q * (sixth * I + Q * X)))
             if f.h != real(0.0):
                 X = wp.exp(f.h) * X
             F_new = X * F
@@ -143,19 +146,19 @@ def hencky_functions(scalars: Scalars, laws: Set[int]) -> SimpleNamespace:
             X = I
             Q_bar = X_bar
             if wp.ddot(Q, Q) > short_sq:
-                B4 = real(1.0 / 24.0) * I + real(1.0 / 120.0) * Q
-                B3 = real(1.0 / 6.0) * I + Q * B4
+                B4 = twenty_fourth * I + hundred_twentieth * Q
+                B3 = sixth * I + Q * B4
                 B2 = real(0.5) * I + Q * B3
                 B1 = I + Q * B2
                 X = I + Q * B1
                 t2 = Q * t1
                 t3 = Q * t2
-                Q_bar = X_bar * B1 + t1 * B2 + t2 * B3 + t3 * B4 + real(1.0 / 120.0) * (Q * t3)
+                Q_bar = X_bar * B1 + t1 * B2 + t2 * B3 + t3 * B4 + hundred_twentieth * (Q * t3)
             else:
-                B2 = real(0.5) * I + real(1.0 / 6.0) * Q
+                B2 = real(0.5) * I + sixth * Q
                 B1 = I + Q * B2
                 X = I + Q * B1
-                Q_bar = X_bar * B1 + t1 * B2 + real(1.0 / 6.0) * (Q * t1)
+                Q_bar = X_bar * B1 + t1 * B2 + sixth * (Q * t1)
             Ft_bar = grow * (X * F_bar)
             Q_bar = real(0.5) * (Q_bar + wp.transpose(Q_bar)) + e_new_bar
             k_bar = -wp.ddot(Q_bar, d)
@@ -175,14 +178,14 @@ def hencky_functions(scalars: Scalars, laws: Set[int]) -> SimpleNamespace:
         a0 = Z * e_bar
         Z_bar = e_bar
         if wp.ddot(Z, Z) > short_sq:
-            A2 = real(0.2) * I + real(1.0 / 7.0) * Z2
-            A1 = real(1.0 / 3.0) * I + Z2 * A2
+            A2 = fifth * I + seventh * Z2
+            A1 = third * I + Z2 * A2
             A0 = I + Z2 * A1
             a1 = Z2 * a0
-            Z2_bar = a0 * A1 + a1 * A2 + real(1.0 / 7.0) * (Z2 * a1)
+            Z2_bar = a0 * A1 + a1 * A2 + seventh * (Z2 * a1)
             Z_bar = e_bar * A0 + Z2_bar * Z + Z * Z2_bar
         else:
-            Z_bar = e_bar + real(1.0 / 3.0) * (e_bar * Z2 + a0 * Z + Z * a0)
+            Z_bar = e_bar + third * (e_bar * Z2 + a0 * Z + Z * a0)
         # Z = (b - sI) inv, inv = (b + sI)^-1
         M_bar = inv * ((b - s * I) * Z_bar) * inv
         b_bar = Z_bar * inv
@@ -198,9 +201,7 @@ def hencky_functions(scalars: Scalars, laws: Set[int]) -> SimpleNamespace:
         m = real(0.5) * (a + b)
         x = real(0.5) * (b - a) / m
         x2 = x * x
-        ratio = real(1.0) + x2 * (
-            real(1.0 / 3.0) + x2 * (real(0.2) + x2 * (real(1.0 / 7.0) + x2 / real(9.0)))
-        )
+        ratio = real(1.0) + x2 * (third + x2 * (fifth + x2 * (seventh + x2 / real(9.0))))
         if x2 > real(4.0e-4):
             ratio = real(0.5) * wp.log((real(1.0) + x) / (real(1.0) - x)) / x
         return ratio / m
@@ -210,7 +211,7 @@ def hencky_functions(scalars: Scalars, laws: Set[int]) -> SimpleNamespace:
         """(exp b - exp a) / (b - a), without cancellation: exp(m) sinh(h) / h."""
         h = real(0.5) * (b - a)
         h2 = h * h
-        ratio = real(1.0) + h2 * (real(1.0 / 6.0) + h2 * (real(1.0 / 120.0) + h2 / real(5040.0)))
+        ratio = real(1.0) + h2 * (sixth + h2 * (hundred_twentieth + h2 / real(5040.0)))
         if h2 > real(4.0e-3):
             ratio = wp.sinh(h) / h
         return wp.exp(real(0.5) * (a + b)) * ratio

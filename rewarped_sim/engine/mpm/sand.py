@@ -39,7 +39,7 @@ def sand_functions(scalars: Scalars) -> SimpleNamespace:
         if t >= real(0.0):
             result.k = real(1.0)
             result.h = cohesion - tr / real(3.0)
-            result.h_trace = real(-1.0 / 3.0)
+            result.h_trace = real(-1.0) / real(3.0)
             result.h_cohesion = real(1.0)
         elif length + steepness * t > real(0.0):
             result.k = real(1.0) + steepness * t / length
