@@ -3,7 +3,7 @@
 import numpy as np
 
 from rewarped_sim.engine.kinematics import Joint, Shape, Tool
-from rewarped_sim.engine.mpm.materials import Dough, Fluid
+from rewarped_sim.engine.mpm.materials import Corotated, Dough, Fluid, NeoHookean, Sand
 from rewarped_sim.engine.mpm.model import MpmModel, Part
 from rewarped_sim.engine.mpm.solver import MpmSolver
 from rewarped_sim.engine.scalars import FLOAT64
@@ -31,23 +31,30 @@ TOOL = Tool(
 )  # fmt: skip
 MATERIALS = {
     "dough": Dough(young=5000.0, poisson=0.2, yield_stress=50.0, density=1.0),
+    "sand": Sand(young=5000.0, poisson=0.2, density=1.0, friction_angle_deg=25.0, cohesion=0.01),
+    "neo_hookean": NeoHookean(young=5000.0, poisson=0.2, density=1.0),
+    "corotated": Corotated(young=5000.0, poisson=0.2, density=1.0),
     "fluid": Fluid(young=1.0e5, poisson=0.3, density=1000.0),
 }
+MIXED = ("dough", "sand", "corotated")
+"""Materials of one density that share a scene when `material` is `mixed`."""
 
 
 def make_model(
     *, material="dough", num_substeps=8, num_particles=160, floor_friction=500.0, tool=TOOL, **changes
 ):
+    names = MIXED if material == "mixed" else (material,)
     settings = {
         "grid_size": GRID,
         "dt_s": 1.0e-4,
         "num_substeps": num_substeps,
-        "parts": (
+        "parts": tuple(
             Part(
-                material=MATERIALS[material],
-                num_particles=num_particles,
+                material=MATERIALS[name],
+                num_particles=num_particles // len(names) + (i < num_particles % len(names)),
                 particle_volume=0.2 * 0.2 * 0.15 / num_particles,
-            ),
+            )
+            for i, name in enumerate(names)
         ),
         "tool": tool,
         "gravity": (0.0, 0.0, -90.0),
