@@ -10,7 +10,7 @@ from rewarped_sim.tasks.hand_flip import HAND
 
 FINGERS = ("FF", "MF", "RF", "LF")
 
-# Centres of capsules in the default pose, measured on the published hand; y up there, our (x, y, z) is its (x, 1 - z, y).
+# Centres of capsules in the default pose, measured on the published hand with y up: our (x, y, z) is its (x, 1 - z, y).
 MEASURED = {
     "FFJ0": (0.4776, 0.2712, 0.7848),
     "MFJ0": (0.5518, 0.2697, 0.7780),
@@ -138,7 +138,7 @@ def test_a_new_episode_measures_against_its_own_start():
     assert result.truncated.all()
     second = pair_distance(result.obs)
     assert (np.abs(second - pair_distance(first)) > 1e-4).all(), "sizes differ from episode to episode"
-    rewards, result = play(env, torch.zeros(2, 24), 1)
+    _, result = play(env, torch.zeros(2, 24), 1)
     np.testing.assert_allclose(result.reward.numpy(), 0.0, atol=1e-5)
 
 
