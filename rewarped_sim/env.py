@@ -14,6 +14,7 @@ import warp as wp
 from torch import Tensor
 
 from policy_runner.contract import ObsTerm, PolicyContract
+from rewarped_sim.engine.mpm.material_table import MATERIAL_FIELDS
 from rewarped_sim.engine.mpm.model import MpmModel
 from rewarped_sim.engine.mpm.state import C, F, V, X
 from rewarped_sim.engine.mpm.transfers import FAULTS
@@ -25,6 +26,8 @@ from sapo_learner.vec_env import Obs, StepResult
 
 MAX_MAGNITUDE = 1.0e6
 """A state entry beyond this is as broken as one that is not finite."""
+_MATERIAL_STREAM = 0x4D41
+"""Keeps the draws of material constants apart from those of the start states."""
 _FIELDS = {"x": (X, 3), "v": (V, 3), "C": (C, 9), "F": (F, 9)}
 
 
@@ -51,10 +54,14 @@ class Env:
         seed: int,
         horizon: int,
         storage: str = "auto",
+        material_spread: float = 0.0,
+        material_gradient: bool = False,
         num_threads: int | None = None,
     ) -> None:
         if num_envs < 1:
             raise ValueError(f"num_envs must be >= 1, got {num_envs}")
+        if not 0.0 <= material_spread < 1.0:
+            raise ValueError(f"material_spread must be in [0, 1), got {material_spread}")
         self.task = task
         self.num_envs = num_envs
         self.device = device
@@ -65,14 +72,22 @@ class Env:
         self.joint_names = task.action.joint_names
         self.control_dt_s = task.control_dt_s
         self.max_episode_steps = task.max_episode_steps
+        model = task.build()
+        model.check_cfl(stiffer_by=1.0 + material_spread)
         self._bridge = MpmBridge(
-            task.build(),
+            model,
             num_envs=num_envs,
             device=device,
             horizon=horizon,
             storage=storage,
+            material_gradient=material_gradient,
             num_threads=num_threads,
         )
+        self._material_spread = material_spread
+        self._material_table = torch.tensor(model.material_table, dtype=torch.float32, device=device)
+        self.materials: Tensor | None = None
+        """Constants of each env to run with instead of the task's own, (num_envs, parts, len(MATERIAL_FIELDS)), columns
+        as in `engine.mpm.material_table`. With `material_gradient` they may require a gradient."""
         self._clock = torch.zeros(num_envs, dtype=torch.int64, device=device)
         self._episode = torch.zeros(num_envs, dtype=torch.int64, device=device)
         self._action = torch.zeros(num_envs, self.action_dim, device=device)
@@ -102,7 +117,8 @@ class Env:
         action = action.clamp(-1.0, 1.0)
         before = self._state
         joint_dq = self.task.control(before, action)
-        moved = self._bridge.step(before, joint_dq)
+        constants = {} if self.materials is None else {"materials": self.materials}
+        moved = self._bridge.step({**before, **constants}, joint_dq)
         after: State = {**before, **moved, "joint_q": before["joint_q"] + joint_dq}
 
         # What a broken env shows from here on is its next start: finite, and without a gradient.
@@ -233,7 +249,20 @@ class Env:
         )
 
     def _fresh(self, episode: Tensor) -> State:
-        return self.task.initial_state(uniform(self.seed, episode, self.task.num_random))
+        state = self.task.initial_state(uniform(self.seed, episode, self.task.num_random))
+        if self._material_spread > 0.0:
+            state["materials"] = self._varied_materials(episode)
+        return state
+
+    def _varied_materials(self, episode: Tensor) -> Tensor:
+        """The task's constants with stiffness and yield stress varied by env, episode and part."""
+        parts = len(self._material_table)
+        draws = uniform(self.seed + _MATERIAL_STREAM, episode, 2 * parts).view(-1, parts, 2)
+        stiffness, strength = (1.0 + self._material_spread * (2.0 * draws - 1.0)).unbind(dim=2)
+        varied = self._material_table.repeat(self.num_envs, 1, 1)
+        for name, factor in (("mu", stiffness), ("lam", stiffness), ("yield_stress", strength)):
+            varied[..., MATERIAL_FIELDS.index(name)] *= factor
+        return varied
 
 
 def _healthy(state: State) -> Tensor:

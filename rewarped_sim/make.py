@@ -17,6 +17,8 @@ def make(
     horizon: int = 32,
     requires_grad: bool = True,
     storage: str = "auto",
+    material_spread: float = 0.0,
+    material_gradient: bool = False,
     num_threads: int | None = None,
     **overrides: Any,
 ) -> Env:
@@ -30,6 +32,8 @@ def make(
         horizon: control steps between two calls of `detach()` at most.
         requires_grad: False builds a lean, forward-only simulator.
         storage: `store` every substep of a window, `recompute` them in the backward pass, or `auto`: as memory allows.
+        material_spread: vary stiffness and yield stress of every env and episode by up to this share, in [0, 1).
+        material_gradient: let gradients flow into `Env.materials`, the constants of each env.
         num_threads: CPU threads for physics; all cores by default.
         overrides: settings of the task's `Config`.
 
@@ -50,5 +54,7 @@ def make(
         seed=seed,
         horizon=horizon if requires_grad else 0,
         storage=storage,
+        material_spread=material_spread,
+        material_gradient=material_gradient,
         num_threads=num_threads,
     )

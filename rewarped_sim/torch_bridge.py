@@ -33,6 +33,7 @@ class MpmBridge:
 
     horizon: control steps that one window may hold; 0 builds a forward-only simulator.
     storage: `auto`, `store` or `recompute`.
+    material_gradient: whether gradients also flow into `materials`; they cost a few percent.
     """
 
     def __init__(
@@ -43,6 +44,7 @@ class MpmBridge:
         device: torch.device,
         horizon: int,
         storage: str = "auto",
+        material_gradient: bool = False,
         num_threads: int | None = None,
     ) -> None:
         self.model = model
@@ -59,6 +61,7 @@ class MpmBridge:
             num_envs=num_envs,
             num_slots=self.plan.num_slots + 1,
             requires_grad=horizon > 0,
+            material_gradient=material_gradient and horizon > 0,
             device=str(device),
             num_threads=num_threads,
         )
@@ -89,6 +92,8 @@ class MpmBridge:
             self._result_bar, self._first_bar = state_bar[self._solver.result_row], state_bar[0]
             self._joint_q_bar = wp.to_torch(self._solver.joint_q_bar, requires_grad=False)
             self._joint_dq_bar = wp.to_torch(self._solver.joint_dq_bar, requires_grad=False)
+            self._material_bar = wp.to_torch(self._solver.material_bar, requires_grad=False)
+        self._material_gradient = material_gradient
 
     def rewind(self) -> None:
         """Start a new window: gradients through earlier steps are gone. Raises `BlockPoolError` if one is due."""
@@ -110,6 +115,9 @@ class MpmBridge:
         wanted = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in inputs)
         if not wanted:
             return self._named(self._forward(self._scratch, *inputs))
+        materials = state.get("materials")
+        if materials is not None and materials.requires_grad and not self._material_gradient:
+            raise WindowError("materials require a gradient: make the env with material_gradient=True")
         if self.plan.horizon == 0:
             raise WindowError("this env was made with requires_grad=False; wrap the step in torch.no_grad()")
         if self._next >= self.plan.horizon:
@@ -151,6 +159,7 @@ class MpmBridge:
             self._solver.backward(slot)
         # An env whose gradient is not finite passes none on; the others never touched its part of any buffer.
         bars = [self._first_bar, self._joint_q_bar, self._joint_dq_bar, self._first_bodies_bar[slot]]
+        bars.append(self._material_bar)
         size = torch.stack([bar.flatten(1).abs().amax(dim=1) for bar in bars]).amax(dim=0)
         finite = torch.isfinite(size)
         self.bad_adjoints += ~finite
@@ -179,8 +188,9 @@ class _MpmStep(torch.autograd.Function):
         if bridge.plan.policy != "store":
             slot = 0
             bridge._forward(slot, *ctx.saved_tensors)
-        particles, joint_q, joint_dq, bodies = bridge._backward(slot, result_bar, bodies_bar)
-        return None, None, particles, joint_q, joint_dq, bodies if bridge.model.bodies else None, None
+        *driven, bodies, materials = bridge._backward(slot, result_bar, bodies_bar)
+        _, _, *wanted = ctx.needs_input_grad
+        return None, None, *driven, bodies if wanted[3] else None, materials if wanted[4] else None
 
 
 def _stream(device: torch.device) -> wp.ScopedStream:

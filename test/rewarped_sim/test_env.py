@@ -5,6 +5,7 @@ import pytest
 import torch
 
 import rewarped_sim
+from rewarped_sim.engine.mpm.material_table import MATERIAL_FIELDS
 from rewarped_sim.engine.mpm.state import PARTICLE_SIZE
 from rewarped_sim.env import DeviceError, StateError
 from rewarped_sim.random import uniform
@@ -271,6 +272,83 @@ def test_actions_are_clipped_and_joints_stay_in_their_limits():
     torch.testing.assert_close(env.joint_q[1], torch.tensor(limits.upper))
     with pytest.raises(ValueError, match=r"action: expected \(2, 3\), got \(2, 4\)"):
         env.step(torch.zeros(2, 4))
+
+
+def test_material_constants_vary_by_env_and_episode_within_their_spread():
+    env = make_tiny(num_envs=64, material_spread=0.3, requires_grad=False)
+    nominal = torch.tensor(env.model.material_table[0], dtype=torch.float32)
+    draws = []
+    for _ in range(2):
+        env.reset()
+        draws.append(env.state_dict()["materials"][:, 0] / nominal.clamp_min(1e-30))
+    mu, lam, strength = (draws[0][:, MATERIAL_FIELDS.index(name)] for name in ("mu", "lam", "yield_stress"))
+    torch.testing.assert_close(mu, lam)
+    for factor in (mu, strength):
+        assert factor.min() >= 0.7
+        assert factor.max() <= 1.3
+        assert factor.std() == pytest.approx(0.3 / 3**0.5, rel=0.2)
+    assert abs(np.corrcoef(mu, strength)[0, 1]) < 0.4
+    assert not torch.equal(*draws)
+    kept = [MATERIAL_FIELDS.index(name) for name in ("law", "volume", "mass")]
+    torch.testing.assert_close(env.state_dict()["materials"][:, 0, kept], nominal[kept].expand(64, -1))
+
+
+def test_varied_constants_reach_the_physics_and_make_no_one_else_differ():
+    one = make_tiny(num_envs=2, material_spread=0.5, seed=5)
+    other = make_tiny(num_envs=2, seed=5)
+    results = []
+    for env in (one, other):
+        env.reset()
+        press(env)
+        with torch.no_grad():
+            for action in actions(env, 4):
+                env.step(action)
+        results.append(env.state_dict()["F"])
+    assert not torch.equal(*results)
+    one.reset()
+    one.materials = torch.tensor(one.model.material_table, dtype=torch.float32).repeat(2, 1, 1)
+    other.load_state_dict({name: v for name, v in one.state_dict().items() if name != "materials"})
+    for env in (one, other):
+        press(env)
+        with torch.no_grad():
+            env.step(actions(env, 1)[0])
+    assert torch.equal(one.state_dict()["F"], other.state_dict()["F"])
+
+
+@pytest.mark.parametrize("storage", ["store", "recompute"])
+def test_gradients_with_respect_to_material_constants(storage):
+    env = make_tiny(material_gradient=True, storage=storage, max_episode_steps=50)
+    env.reset()
+    press(env)
+    start = env.state_dict()
+    table = torch.tensor(env.model.material_table, dtype=torch.float32).repeat(2, 1, 1)
+    sequence = actions(env, 5)
+
+    def depth(materials):
+        env.load_state_dict(start)
+        env.materials = materials
+        for action in sequence:
+            result = env.step(action)
+        return result.obs["com_q"][:, 2]
+
+    materials = table.clone().requires_grad_()
+    (gradient,) = torch.autograd.grad(depth(materials).sum(), materials)
+    column = MATERIAL_FIELDS.index("mu")
+    with torch.no_grad():
+        high, low = table.clone(), table.clone()
+        high[..., column] *= 1.02
+        low[..., column] *= 0.98
+        expected = (depth(high) - depth(low)).double() / (0.04 * table[0, 0, column])
+    torch.testing.assert_close(gradient[:, 0, column].double(), expected, rtol=0.1, atol=0.0)
+    with pytest.raises(WindowError, match="material_gradient=True"):
+        plain = make_tiny()
+        plain.materials = materials
+        plain.step(torch.zeros(2, 3))
+
+
+def test_a_spread_that_makes_the_substep_too_long_is_refused():
+    with pytest.raises(ValueError, match=r"unstable: a pressure wave at .* crosses 0\.\d+ of a cell"):
+        make_tiny(num_substeps=12, material_spread=0.9)
 
 
 def test_starts_are_drawn_per_env_episode_and_seed_only():

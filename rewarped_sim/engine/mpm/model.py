@@ -81,14 +81,18 @@ class MpmModel:
             raise ValueError(f"contact must be one of {sorted(CONTACT_LAWS)}, got {self.contact!r}")
         if self.num_shapes > MAX_SHAPES:
             raise ValueError(f"tool and bodies may have {MAX_SHAPES} shapes together, got {self.num_shapes}")
-        if self.cfl > MAX_CFL:
-            raise ValueError(
-                f"unstable: a pressure wave at {self.sound_speed:.1f} m/s crosses {self.cfl:.2f} of a "
-                f"cell of {1.0 / n:.4f} m in dt_s = {self.dt_s:g} s; at most {MAX_CFL}. Take a smaller dt_s "
-                f"(<= {self.dt_s * MAX_CFL / self.cfl:.2g}), a coarser grid or a softer material"
-            )
-
+        self.check_cfl()
         self._check_bodies()
+
+    def check_cfl(self, stiffer_by: float = 1.0) -> None:
+        """Raise a ValueError if a substep is too long for the pressure waves of these materials, or stiffer ones."""
+        cfl = self.cfl * math.sqrt(stiffer_by)
+        if cfl > MAX_CFL:
+            raise ValueError(
+                f"unstable: a pressure wave at {self.sound_speed * math.sqrt(stiffer_by):.1f} m/s crosses {cfl:.2f} of "
+                f"a cell of {1.0 / self.grid_size:.4f} m in dt_s = {self.dt_s:g} s; at most {MAX_CFL}. Take a smaller "
+                f"dt_s (<= {self.dt_s * MAX_CFL / cfl:.2g}), a coarser grid or a softer material"
+            )
 
     def _check_bodies(self) -> None:
         densest = max(part.material.density for part in self.parts)
