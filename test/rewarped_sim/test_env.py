@@ -322,7 +322,7 @@ def test_gradients_with_respect_to_material_constants(storage):
     press(env)
     start = env.state_dict()
     table = torch.tensor(env.model.material_table, dtype=torch.float32).repeat(2, 1, 1)
-    sequence = actions(env, 5)
+    sequence = 0.3 * actions(env, 5)  # gently: few nodes jump over the contact's cutoff
 
     def depth(materials):
         env.load_state_dict(start)
@@ -336,10 +336,10 @@ def test_gradients_with_respect_to_material_constants(storage):
     column = MATERIAL_FIELDS.index("mu")
     with torch.no_grad():
         high, low = table.clone(), table.clone()
-        high[..., column] *= 1.02
-        low[..., column] *= 0.98
-        expected = (depth(high) - depth(low)).double() / (0.04 * table[0, 0, column])
-    torch.testing.assert_close(gradient[:, 0, column].double(), expected, rtol=0.1, atol=0.0)
+        high[..., column] *= 1.05
+        low[..., column] *= 0.95
+        expected = (depth(high) - depth(low)).double() / (0.1 * table[0, 0, column])
+    torch.testing.assert_close(gradient[:, 0, column].double(), expected, rtol=0.05, atol=0.0)
     with pytest.raises(WindowError, match="material_gradient=True"):
         plain = make_tiny()
         plain.materials = materials
