@@ -4,7 +4,7 @@ import argparse
 import subprocess
 import sys
 
-BENCHMARKS = ("mpm_step",)
+BENCHMARKS = ("mpm_step", "gpu_code")
 
 
 def main() -> int:

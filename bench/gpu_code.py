@@ -1,0 +1,88 @@
+"""Registers, stack and atomics of every kernel of the solver, compiled for an H100 or H200 (sm_90).
+
+Needs no GPU. Registers decide how many threads a processor keeps at once; a stack means spilled registers, the usual
+reason why a kernel is suddenly slow. `test_gpu_code` compares against the figures that this writes.
+"""
+
+import sys
+import tempfile
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, get_args
+
+import warp as wp
+
+from bench.cubin import atomics, resources
+from bench.report import table, write
+from rewarped_sim.engine.kinematics import kinematics_kernels
+from rewarped_sim.engine.mpm.bodies import body_kernels
+from rewarped_sim.engine.mpm.grid import grid_kernels
+from rewarped_sim.engine.mpm.materials import Dough, Material
+from rewarped_sim.engine.mpm.transfers import transfer_kernels
+from rewarped_sim.engine.scalars import FLOAT32
+
+ARCHITECTURE = 90
+
+
+def solver_kernels() -> dict[str, wp.Kernel]:
+    """Every kernel that float32 solvers launch, by name; those that depend on the material once for each."""
+    found = {
+        **_named("kinematics", kinematics_kernels(FLOAT32)),
+        **_named("bodies", body_kernels(FLOAT32)),
+        **_named("grid", grid_kernels(FLOAT32, coupled=False)),
+        **_named("coupled_grid", grid_kernels(FLOAT32, coupled=True)),
+        **_named("transfers", transfer_kernels(FLOAT32, frozenset({Dough.law}), material_gradient=True)),
+    }
+    found["transfers.scatter_adj with material gradient"] = found.pop("transfers.scatter_adj")
+    del found["transfers.scatter"]
+    for material in get_args(Material):
+        transfers = transfer_kernels(FLOAT32, frozenset({material.law}))
+        for name in ("scatter", "scatter_adj"):
+            found[f"transfers.{name} of {material.__name__}"] = getattr(transfers, name)
+    return dict(sorted(found.items()))
+
+
+def _named(group: str, kernels: SimpleNamespace) -> dict[str, wp.Kernel]:
+    return {f"{group}.{name}": value for name, value in vars(kernels).items() if isinstance(value, wp.Kernel)}
+
+
+def measure(name: str, kernel: wp.Kernel) -> list[dict[str, Any]]:
+    """One row for a kernel, and one for its adjoint if Warp generates that."""
+    with tempfile.TemporaryDirectory() as folder:
+        for use_ptx in (False, True):
+            wp.compile_aot_module(kernel.module, arch=ARCHITECTURE, module_dir=folder, use_ptx=use_ptx)
+        (cubin,) = Path(folder).glob("*.cubin")
+        (ptx,) = Path(folder).glob("*.ptx")
+        taken, added = resources(cubin.read_bytes()), atomics(ptx.read_bytes())
+    rows = []
+    for function in sorted(taken, reverse=True):  # forward, then backward
+        scalar, vector = added[function]
+        rows.append(
+            {
+                "kernel": f"{name}, adjoint" if function.endswith("_backward") else name,
+                "registers": taken[function].registers,
+                "resident_threads": taken[function].resident_threads(),
+                "stack_bytes": taken[function].stack_bytes,
+                "code_bytes": taken[function].code_bytes,
+                "atomics": scalar,
+                "vector_atomics": vector,
+            }
+        )
+    return rows
+
+
+def measure_all() -> list[dict[str, Any]]:
+    """Rows of all kernels."""
+    return [row for name, kernel in solver_kernels().items() for row in measure(name, kernel)]
+
+
+def main() -> int:
+    """Measure, print, write."""
+    rows = measure_all()
+    print(table(rows))
+    print(write("gpu_code", rows))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
