@@ -42,19 +42,21 @@ def make(
         DeviceError: the device is not there.
     """
     from rewarped_sim import registry  # torch and Warp load here, not with the package
+    from rewarped_sim.engine.compilation import compilation_logged
     from rewarped_sim.env import Env, resolve_device
 
     entry = registry.find(task)
     config = registry.configure(entry.config, overrides, task)
     torch_device = resolve_device(device)
-    return Env(
-        entry.task(task, config, torch_device),
-        num_envs=num_envs,
-        device=torch_device,
-        seed=seed,
-        horizon=horizon if requires_grad else 0,
-        storage=storage,
-        material_spread=material_spread,
-        material_gradient=material_gradient,
-        num_threads=num_threads,
-    )
+    with compilation_logged():
+        return Env(
+            entry.task(task, config, torch_device),
+            num_envs=num_envs,
+            device=torch_device,
+            seed=seed,
+            horizon=horizon if requires_grad else 0,
+            storage=storage,
+            material_spread=material_spread,
+            material_gradient=material_gradient,
+            num_threads=num_threads,
+        )

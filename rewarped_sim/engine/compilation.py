@@ -1,0 +1,36 @@
+"""Telling people why the first start takes so long: kernels are compiled once and then taken from Warp's cache."""
+
+import logging
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import warp as wp
+
+log = logging.getLogger(__name__)
+
+
+@contextmanager
+def compilation_logged() -> Iterator[None]:
+    """Log one line if kernels are compiled in this block: how many, and how long the block took.
+
+    Another process that compiles into the same cache at the same time is counted, too.
+    """
+    wp.init()  # decides where the cache is
+    before, start = _cached_kernels(), time.monotonic()
+    yield
+    compiled, seconds = _cached_kernels() - before, time.monotonic() - start
+    if compiled > 0:
+        log.info(
+            "compiled %d kernels in %.0f s; the next start takes them from %s",
+            compiled,
+            seconds,
+            wp.config.kernel_cache_dir,
+        )
+
+
+def _cached_kernels() -> int:
+    """Object files in the cache: .o for CPUs, .cubin or .ptx for GPUs."""
+    found = Path(wp.config.kernel_cache_dir).glob("wp_*/*")
+    return sum(path.suffix in (".o", ".cubin", ".ptx") for path in found)
