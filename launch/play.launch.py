@@ -121,7 +121,7 @@ def start_robot_and_runner(context):
                 "publish_clock": sim_time,
             }
         ],
-        remappings=[(f"~/{command}", f"policy_runner/{command}") for command in commands],
+        remappings=[(f"~/{command}", f"policy_runner/{command}") for command in (*commands, "goal")],
         on_exit=end_with_the_robot,
     )
     runner = IncludeLaunchDescription(

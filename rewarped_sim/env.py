@@ -219,6 +219,14 @@ class Env:
         return self._state["joint_q"].detach()
 
     @property
+    def goal_position(self) -> Tensor | None:
+        """Where each env's policy is told to go, (num_envs, 3) [m] in the task's frame; None where it is not."""
+        term = next((term for term in self.obs_spec if term.kind == "goal_position"), None)
+        if term is None:
+            return None
+        return self.task.observe(self._state, self._action)[term.name].detach() / term.scale
+
+    @property
     def bad_adjoints(self) -> Tensor:
         """How often each env's gradient was not finite and was dropped, (num_envs,) int64."""
         return self._bridge.bad_adjoints

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 from builtin_interfaces.msg import Time
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
-from geometry_msgs.msg import Point, Pose, Quaternion, Vector3
+from geometry_msgs.msg import Point, Pose, PoseStamped, Quaternion, Vector3
 from numpy.typing import NDArray
 from rewarped_msgs.msg import TrainingStatus
 from sensor_msgs.msg import JointState, PointCloud2, PointField
@@ -50,6 +50,13 @@ def shapes_message(scene: Scene, stamp: Time) -> MarkerArray:
 def joint_state_message(names: Sequence[str], position: NDArray[np.float32], stamp: Time) -> JointState:
     """Give joint positions [rad or m]."""
     return JointState(header=Header(stamp=stamp), name=list(names), position=[float(q) for q in position])
+
+
+def goal_message(position: NDArray[np.float32], frame: str, stamp: Time) -> PoseStamped:
+    """Give a position to go to [m]; its orientation is none."""
+    x, y, z = (float(value) for value in position)
+    header = Header(stamp=stamp, frame_id=frame)
+    return PoseStamped(header=header, pose=Pose(position=Point(x=x, y=y, z=z), orientation=Quaternion(w=1.0)))
 
 
 def status_message(status: RunStatus, stamp: Time) -> TrainingStatus:

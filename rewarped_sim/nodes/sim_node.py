@@ -16,6 +16,7 @@ from typing import Any
 import rclpy
 import torch
 from builtin_interfaces.msg import Time
+from geometry_msgs.msg import PoseStamped
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.qos import QoSProfile, ReliabilityPolicy
@@ -89,6 +90,7 @@ class SimNode(Node):
 
         self._cloud_publisher = self.create_publisher(PointCloud2, "points", NEWEST_BEST_EFFORT)
         self._joints_publisher = self.create_publisher(JointState, "joint_states", NEWEST_BEST_EFFORT)
+        self._goal_publisher = self.create_publisher(PoseStamped, "~/goal", NEWEST)
         self._shapes_publisher = self.create_publisher(MarkerArray, "~/shapes", NEWEST)
         self._clock_publisher = (
             self.create_publisher(Clock, "/clock", NEWEST_BEST_EFFORT)
@@ -175,10 +177,13 @@ class SimNode(Node):
     # ---- what others see of it -----------------------------------------------------------------------------
 
     def _show_state(self) -> int:
-        """Publish cloud and joints with one stamp and return it [ns]."""
+        """Publish goal, joints and cloud with one stamp and return it [ns]."""
         stamp = self._next_stamp()
         scene = self._env.scene(0)
         joint_q = self._env.joint_q[0].cpu().numpy()
+        goal = self._env.goal_position
+        if goal is not None:  # first: what follows asks for an answer
+            self._goal_publisher.publish(messages.goal_message(goal[0].cpu().numpy(), scene.frame, stamp))
         self._joints_publisher.publish(messages.joint_state_message(self._env.joint_names, joint_q, stamp))
         self._cloud_publisher.publish(messages.cloud_message(scene, stamp))
         if self._shapes_publisher.get_subscription_count() > 0:

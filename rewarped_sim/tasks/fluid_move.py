@@ -3,14 +3,15 @@
 The task of SoftGym as the SAPO paper runs it (there y-up; here z-up: upstream's (x, y, z) is our (x, 1 - z, y)). A
 control step is 20 ms of fluid time; the box is driven, the fluid does not push back.
 
-The box starts 1 cm below its own lower limit, as published, so the first control step lifts it whatever the action.
+The box starts 1 cm below its own lower limit, as published, so the first control step lifts it whatever the action. For
+a robot the limit is the start: a runner takes no command of joints outside of their limits.
 The spill term is a step of width 1e-5 m: it tells a policy what spilling costs, but hardly has a gradient.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -120,7 +121,7 @@ class FluidMove(Task):
             joint_names=BOX.joint_names,
             mode="delta_position",
             scale=(BOX_STEP,) * 3,
-            lower=BOX_LOWER,
+            lower=tuple(map(min, BOX_LOWER, BOX_START)),
             upper=BOX_UPPER,
             max_velocity=(BOX_STEP / self.control_dt_s,) * 3,
         )
@@ -128,7 +129,7 @@ class FluidMove(Task):
         self._fluid = at_rest(in_block * FLUID_SIZE + BOX_START, device)
         self._start = torch.tensor(BOX_START, device=device)
         self._half = torch.tensor(BOX_HALF, device=device)
-        self._move = DeltaPosition(self.action, device)
+        self._move = DeltaPosition(replace(self.action, lower=BOX_LOWER), device)
         self._observed = observed_particles(config.num_particles, NUM_POINTS, device)
 
     def build(self) -> MpmModel:

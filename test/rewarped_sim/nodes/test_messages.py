@@ -51,6 +51,14 @@ def test_a_cloud_holds_every_particle_in_order():
     assert values == pytest.approx([v for point in POINTS for v in point])
 
 
+def test_a_goal_is_a_pose_that_does_not_turn():
+    goal = messages.goal_message(np.array([0.5, -0.25, 2.0], np.float32), "table", STAMP)
+    assert (goal.header.frame_id, goal.header.stamp) == ("table", STAMP)
+    assert (goal.pose.position.x, goal.pose.position.y, goal.pose.position.z) == (0.5, -0.25, 2.0)
+    turn = goal.pose.orientation
+    assert (turn.x, turn.y, turn.z, turn.w) == (0.0, 0.0, 0.0, 1.0)
+
+
 def test_an_empty_cloud_still_has_a_point_step():
     cloud = messages.colored_cloud_message(scene([]), STAMP)
     assert (cloud.width, cloud.point_step, len(cloud.data)) == (0, 16, 0)

@@ -33,19 +33,25 @@ def task_config(tmp_path_factory):
     return str(path)
 
 
-@pytest.fixture(scope="module")
-def restless_bundle(tmp_path_factory):
-    """A policy that nobody trained, but that moves: down, sideways, and by what it sees."""
-    env = make("rolling_flat_small", num_envs=4, requires_grad=False, **TASK)
+def untrained_bundle(task, options, mean, folder):
+    """A policy that nobody trained: around a mean action (before tanh) it moves by what it sees."""
+    env = make(task, num_envs=4, requires_grad=False, **options)
     weights, samples = (torch.Generator().manual_seed(seed) for seed in (3, 4))
     policy = SquashedNormalPolicy(
         env.obs_spec, env.action_dim, hidden=(32, 32), pool="mean", weights=weights, samples=samples
     )
     with torch.no_grad():
         policy.head.mean.weight *= 3.0
-        policy.head.mean.bias.copy_(torch.tensor([0.0, -2.0, -1.5]))
-    contract = env.contract(policy_name="restless", train={"algo": "none"})
-    return export_bundle(policy, contract, env.reset(), tmp_path_factory.mktemp("bundle") / "bundle")
+        policy.head.mean.bias.copy_(torch.tensor(mean))
+    contract = env.contract(policy_name="untrained", train={"algo": "none"})
+    return export_bundle(policy, contract, env.reset(), folder)
+
+
+@pytest.fixture(scope="module")
+def restless_bundle(tmp_path_factory):
+    """Down, sideways, and by what it sees."""
+    folder = tmp_path_factory.mktemp("bundle") / "bundle"
+    return untrained_bundle("rolling_flat_small", TASK, [0.0, -2.0, -1.5], folder)
 
 
 class RunnerInProcess:
@@ -185,6 +191,29 @@ def test_over_dds_the_policy_earns_what_it_earns_in_process(
         assert over_dds == pytest.approx(in_process.tolist(), rel=2e-3)
     runner.send(signal.SIGINT)
     assert runner.wait() == 0
+
+
+def test_a_policy_with_a_goal_is_told_it_over_dds(start, tmp_path):
+    task = {"num_particles": 250, "grid_size": 40, "num_substeps": 16, "max_episode_steps": 40}
+    config = tmp_path / "task.yaml"
+    config.write_text(yaml.safe_dump({"task": task}))
+    bundle = untrained_bundle("fluid_move_small", task, [0.0, 0.0, 0.0], tmp_path / "bundle")
+    start("policy_runner.node", policy=bundle, ramp_in_s=0.0, stamp_trajectory="true")
+    robot = start(
+        MODULE,
+        "~/joint_trajectory:=policy_runner/joint_trajectory",
+        "~/goal:=policy_runner/goal",
+        task="fluid_move_small",
+        config=str(config),
+        episodes=EPISODES,
+        runner="policy_runner",
+        lockstep="true",
+    )
+    assert robot.wait() == 0, robot.log
+    over_dds = [float(line.split("return ")[1]) for line in robot.log.splitlines() if "]: episode " in line]
+    env = make("fluid_move_small", requires_grad=False, **task)
+    in_process = evaluate(env, RunnerInProcess(bundle), episodes_per_env=EPISODES).returns[:, 0]
+    assert over_dds == pytest.approx(in_process.tolist(), rel=2e-3)  # each episode has another goal
 
 
 def test_the_restless_policy_is_a_fair_test(restless_bundle):

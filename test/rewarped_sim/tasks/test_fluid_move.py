@@ -106,6 +106,7 @@ def test_the_box_starts_below_its_limit_and_is_lifted_whatever_the_action():
     env = rewarped_sim.make("fluid_move_small", requires_grad=False)
     env.reset()
     assert env.joint_q[0, 2].item() == pytest.approx(0.15)
+    assert env.task.action.lower == (0.18, 0.22, 0.15), "a runner must find the robot within its limits"
     play(env, 1, torch.tensor([[0.0, 0.0, -1.0]]))
     assert env.joint_q[0, 2].item() == pytest.approx(0.16)
 
