@@ -6,7 +6,7 @@ Per substep, with cell size h, D = 4 / h^2, weights w_i of the 27 nearest nodes 
               p_i += w_i (m v + A (x_i - x)),   m_i += w_i m
     gather    v' = sum w_i v_i,   C' = D sum w_i v_i (x_i - x)^T,   x' = clamp(x + dt v')
 
-(Hu et al. 2018, Jiang et al. 2015.) Distances are in cells inside the kernels, which keeps float32 sums small.
+(Hu et al. 2018, Jiang et al. 2015.) See `stencil` for how the sums over nodes are taken.
 """
 
 from collections.abc import Set
@@ -15,11 +15,11 @@ from types import SimpleNamespace
 
 import warp as wp
 
-from rewarped_sim.engine.atomics import atomic_functions
 from rewarped_sim.engine.mpm.grid import grid_functions
 from rewarped_sim.engine.mpm.material_table import material_table_functions
 from rewarped_sim.engine.mpm.materials import material_functions
 from rewarped_sim.engine.mpm.state import PARTICLE_SIZE, C, F, V, X, state_functions
+from rewarped_sim.engine.mpm.stencil import stencil_functions
 from rewarped_sim.engine.scalars import Scalars
 
 FAULTS = ("left_grid", "inverted", "runaway")
@@ -40,42 +40,47 @@ def transfer_kernels(scalars: Scalars, laws: Set[int], material_gradient: bool =
     real, vec3, vec4, mat33 = scalars.real, scalars.vec3, scalars.vec4, scalars.mat33
     functions = grid_functions(scalars)
     Grid, pack_block = functions.Grid, functions.pack_block
+    stencils = stencil_functions(scalars)
+    Stencil, stencil_of = stencils.Stencil, stencils.stencil_of
+    sum_nodes, add_nodes = stencils.sum_nodes, stencils.add_nodes
+    mat74 = wp.types.matrix(shape=(7, 4), dtype=real)
     materials = material_functions(scalars, laws)
     stress, stress_adj = materials.stress, materials.stress_adj
     load_material = material_table_functions(scalars).load
-    add4 = atomic_functions(scalars).add4
     layout = state_functions(scalars)
     load_vec3, load_mat33 = layout.load_vec3, layout.load_mat33
     store_vec3, store_mat33 = layout.store_vec3, layout.store_mat33
 
     @wp.func
-    def base_node(grid: Grid, x: vec3):
-        """First of the three nodes along each axis. Clamped, so that a non-finite x still addresses its own env."""
-        base = wp.vec3i()
+    def with_fourth(value: vec3, fourth: real):
+        return vec4(value[0], value[1], value[2], fourth)
+
+    @wp.func
+    def column(A: mat33, j: int):
+        """What a linear field gains from one node to the next along an axis."""
+        return vec4(A[0, j], A[1, j], A[2, j], real(0.0))
+
+    @wp.func
+    def first_of(field: vec3, A: mat33, at_nodes: Stencil):
+        """A linear field, `field` at the particle, at the first of its nodes."""
+        return field + A * vec3(at_nodes.rx[0], at_nodes.ry[0], at_nodes.rz[0])
+
+    @wp.func
+    def moments(sums: mat74):
+        """The matrix sum w g r^T of `sum_nodes`."""
+        result = mat33()
         for i in range(3):
-            base[i] = wp.clamp(int(wp.floor(x[i] * grid.inv_dx - real(0.5))), 0, grid.n - 3)
-        return base
+            for j in range(3):
+                result[i, j] = sums[j + 1, i]
+        return result
 
     @wp.func
-    def offset(grid: Grid, x: vec3, base: wp.vec3i):
-        """Position relative to the base node, in cells: 0.5 to 1.5 along each axis."""
-        return x * grid.inv_dx - vec3(real(base[0]), real(base[1]), real(base[2]))
-
-    @wp.func
-    def weights(f: real):
-        a = real(1.5) - f
-        b = f - real(1.0)
-        c = f - real(0.5)
-        return vec3(real(0.5) * a * a, real(0.75) - b * b, real(0.5) * c * c)
-
-    @wp.func
-    def weight_slopes(f: real):
-        return vec3(f - real(1.5), real(2.0) - real(2.0) * f, f - real(0.5))
-
-    @wp.func
-    def distances(f: real):
-        """From the particle to its three nodes along an axis, in cells."""
-        return vec3(-f, real(1.0) - f, real(2.0) - f)
+    def slopes(sums: mat74):
+        """The vector sum (g . q) grad w of `sum_nodes`."""
+        result = vec3()
+        for i in range(3):
+            result[i] = sums[i + 4, 0] + sums[i + 4, 1] + sums[i + 4, 2] + sums[i + 4, 3]
+        return result
 
     @wp.func
     def clamp_position(grid: Grid, x: vec3):
@@ -121,14 +126,8 @@ def transfer_kernels(scalars: Scalars, laws: Set[int], material_gradient: bool =
         if wp.determinant(F_trial) <= real(0.0):
             faults_out[env, INVERTED] = 1
 
-        base = base_node(grid, x)
-        f = offset(grid, x, base)
-        wx = weights(f[0])
-        wy = weights(f[1])
-        wz = weights(f[2])
-        rx = distances(f[0])
-        ry = distances(f[1])
-        rz = distances(f[2])
+        at_nodes = stencil_of(grid, env, x)
+        base = at_nodes.base
         now = stamp[0]
         for a in range(base[0] >> 2, (base[0] + 2 >> 2) + 1):
             for b in range(base[1] >> 2, (base[1] + 2 >> 2) + 1):
@@ -139,20 +138,11 @@ def transfer_kernels(scalars: Scalars, laws: Set[int], material_gradient: bool =
                         if place < grid.pool:
                             blocks[pool, place] = pack_block(env, a, b, c)
 
-        # A in units of one cell: A (x_i - x) = (A h) (i - f)
+        # A in units of one cell: A (x_i - x) = (A h) (i - f). The fourth component carries the mass.
         A = (-grid.dt * material.volume * real(4.0) * grid.inv_dx) * tau + (material.mass * grid.dx) * affine
         mv = material.mass * v
-        step = vec3(A[0, 2], A[1, 2], A[2, 2])
-        for a in range(3):
-            for b in range(3):
-                w_ab = wx[a] * wy[b]
-                line = ((env * grid.n + base[0] + a) * grid.n + base[1] + b) * grid.n + base[2]
-                q = mv + A * vec3(rx[a], ry[b], rz[0])
-                for c in range(3):
-                    w = w_ab * wz[c]
-                    wq = w * q
-                    add4(momentum_out, line + c, vec4(wq[0], wq[1], wq[2], w * material.mass))
-                    q = q + step
+        q = with_fourth(first_of(mv, A, at_nodes), material.mass)
+        add_nodes(momentum_out, grid.n, at_nodes, q, column(A, 0), column(A, 1), column(A, 2))
 
     @wp.kernel(enable_backward=False, module="unique")
     def gather(
@@ -171,30 +161,10 @@ def transfer_kernels(scalars: Scalars, laws: Set[int], material_gradient: bool =
         row = slot[0] * (grid.num_substeps + 1) + substep
         at = p * PARTICLE_SIZE
         x = load_vec3(state, row, at + X)
-        base = base_node(grid, x)
-        f = offset(grid, x, base)
-        wx = weights(f[0])
-        wy = weights(f[1])
-        wz = weights(f[2])
-        rx = distances(f[0])
-        ry = distances(f[1])
-        rz = distances(f[2])
-        v_new = vec3()
-        B = mat33()
-        for a in range(3):
-            for b in range(3):
-                w_ab = wx[a] * wy[b]
-                line = ((env * grid.n + base[0] + a) * grid.n + base[1] + b) * grid.n + base[2]
-                v0 = velocity[line]
-                v1 = velocity[line + 1]
-                v2 = velocity[line + 2]
-                u0 = wz[0] * vec3(v0[0], v0[1], v0[2])
-                u1 = wz[1] * vec3(v1[0], v1[1], v1[2])
-                u2 = wz[2] * vec3(v2[0], v2[1], v2[2])
-                total = w_ab * (u0 + u1 + u2)
-                v_new += total
-                along_z = w_ab * (rz[0] * u0 + rz[1] * u1 + rz[2] * u2)
-                B += wp.matrix_from_cols(rx[a] * total, ry[b] * total, along_z)
+        at_nodes = stencil_of(grid, env, x)
+        sums = sum_nodes(velocity, grid.n, at_nodes, vec4(), vec4(), vec4(), vec4())
+        v_new = vec3(sums[0, 0], sums[0, 1], sums[0, 2])
+        B = moments(sums)
         store_vec3(state, row + 1, at + V, v_new)
         store_mat33(state, row + 1, at + C, (real(4.0) * grid.inv_dx) * B)
         moved = x + grid.dt * v_new
@@ -225,17 +195,7 @@ def transfer_kernels(scalars: Scalars, laws: Set[int], material_gradient: bool =
         row = slot[0] * (grid.num_substeps + 1) + substep
         at = p * PARTICLE_SIZE
         x = load_vec3(state, row, at + X)
-        base = base_node(grid, x)
-        f = offset(grid, x, base)
-        wx = weights(f[0])
-        wy = weights(f[1])
-        wz = weights(f[2])
-        rx = distances(f[0])
-        ry = distances(f[1])
-        rz = distances(f[2])
-        sx = weight_slopes(f[0])
-        sy = weight_slopes(f[1])
-        sz = weight_slopes(f[2])
+        at_nodes = stencil_of(grid, env, x)
         moved = x + grid.dt * load_vec3(state, row + 1, at + V)
         kept = clamp_position(grid, moved)
         x_bar = load_vec3(state_bar, given, at + X)
@@ -244,27 +204,13 @@ def transfer_kernels(scalars: Scalars, laws: Set[int], material_gradient: bool =
                 x_bar[i] = real(0.0)
         v_bar = load_vec3(state_bar, given, at + V) + grid.dt * x_bar
         B_bar = (real(4.0) * grid.inv_dx) * load_mat33(state_bar, given, at + C)
-        step = vec3(B_bar[0, 2], B_bar[1, 2], B_bar[2, 2])
-        slope = vec3()
-        v_sum = vec3()
-        for a in range(3):
-            for b in range(3):
-                w_ab = wx[a] * wy[b]
-                s_ab = sx[a] * wy[b]
-                s_ba = wx[a] * sy[b]
-                line = ((env * grid.n + base[0] + a) * grid.n + base[1] + b) * grid.n + base[2]
-                q = v_bar + B_bar * vec3(rx[a], ry[b], rz[0])
-                for c in range(3):
-                    w = w_ab * wz[c]
-                    node = velocity[line + c]
-                    g = vec3(node[0], node[1], node[2])
-                    gq = wp.dot(g, q)
-                    slope += gq * vec3(s_ab * wz[c], s_ba * wz[c], w_ab * sz[c])
-                    v_sum += w * g
-                    wq = w * q
-                    add4(velocity_bar_out, line + c, vec4(wq[0], wq[1], wq[2], real(0.0)))
-                    q = q + step
-        slope -= wp.transpose(B_bar) * v_sum
+        q = with_fourth(first_of(v_bar, B_bar, at_nodes), real(0.0))
+        qx = column(B_bar, 0)
+        qy = column(B_bar, 1)
+        qz = column(B_bar, 2)
+        sums = sum_nodes(velocity, grid.n, at_nodes, q, qx, qy, qz)
+        add_nodes(velocity_bar_out, grid.n, at_nodes, q, qx, qy, qz)
+        slope = slopes(sums) - wp.transpose(B_bar) * vec3(sums[0, 0], sums[0, 1], sums[0, 2])
         store_vec3(state_bar, wanted, at + X, x_bar + grid.inv_dx * slope)
 
     @wp.kernel(enable_backward=False, module="unique")
@@ -298,48 +244,15 @@ def transfer_kernels(scalars: Scalars, laws: Set[int], material_gradient: bool =
         F_trial = motion * F_old
         _, tau = stress(F_trial, material)
 
-        base = base_node(grid, x)
-        f = offset(grid, x, base)
-        wx = weights(f[0])
-        wy = weights(f[1])
-        wz = weights(f[2])
-        rx = distances(f[0])
-        ry = distances(f[1])
-        rz = distances(f[2])
-        sx = weight_slopes(f[0])
-        sy = weight_slopes(f[1])
-        sz = weight_slopes(f[2])
+        at_nodes = stencil_of(grid, env, x)
         stress_scale = -grid.dt * material.volume * real(4.0) * grid.inv_dx
         A = stress_scale * tau + (material.mass * grid.dx) * affine
         mv = material.mass * v
-        step = vec3(A[0, 2], A[1, 2], A[2, 2])
-        slope = vec3()
-        g_sum = vec3()
-        A_bar = mat33()
-        mass_bar = real(0.0)
-        for a in range(3):
-            for b in range(3):
-                w_ab = wx[a] * wy[b]
-                s_ab = sx[a] * wy[b]
-                s_ba = wx[a] * sy[b]
-                line = ((env * grid.n + base[0] + a) * grid.n + base[1] + b) * grid.n + base[2]
-                q = mv + A * vec3(rx[a], ry[b], rz[0])
-                line_sum = vec3()
-                along_z = vec3()
-                for c in range(3):
-                    node = momentum_bar[line + c]
-                    g = vec3(node[0], node[1], node[2])
-                    gq = wp.dot(g, q) + node[3] * material.mass
-                    slope += gq * vec3(s_ab * wz[c], s_ba * wz[c], w_ab * sz[c])
-                    wg = (w_ab * wz[c]) * g
-                    if wp.static(material_gradient):
-                        mass_bar += w_ab * wz[c] * node[3]
-                    line_sum += wg
-                    along_z += rz[c] * wg
-                    q = q + step
-                g_sum += line_sum
-                A_bar += wp.matrix_from_cols(rx[a] * line_sum, ry[b] * line_sum, along_z)
-        slope -= wp.transpose(A) * g_sum
+        q = with_fourth(first_of(mv, A, at_nodes), material.mass)
+        sums = sum_nodes(momentum_bar, grid.n, at_nodes, q, column(A, 0), column(A, 1), column(A, 2))
+        g_sum = vec3(sums[0, 0], sums[0, 1], sums[0, 2])
+        A_bar = moments(sums)
+        slope = slopes(sums) - wp.transpose(A) * g_sum
 
         F_bar = load_mat33(state_bar, given, at + F)
         trial_bar, law_bar = stress_adj(F_trial, material, F_bar, stress_scale * A_bar)
@@ -356,7 +269,7 @@ def transfer_kernels(scalars: Scalars, laws: Set[int], material_gradient: bool =
             constants_bar[p, 3] += law_bar.friction
             constants_bar[p, 4] += law_bar.cohesion
             constants_bar[p, 5] += stress_scale / material.volume * wp.ddot(tau, A_bar)
-            constants_bar[p, 6] += wp.dot(v, g_sum) + grid.dx * wp.ddot(affine, A_bar) + mass_bar
+            constants_bar[p, 6] += wp.dot(v, g_sum) + grid.dx * wp.ddot(affine, A_bar) + sums[0, 3]
 
     @wp.kernel(enable_backward=False, module="unique")
     def sum_constants_adj(
