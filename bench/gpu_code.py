@@ -33,11 +33,12 @@ def solver_kernels() -> dict[str, wp.Kernel]:
         **_named("coupled_grid", grid_kernels(FLOAT32, coupled=True)),
         **_named("transfers", transfer_kernels(FLOAT32, frozenset({Dough.law}), material_gradient=True)),
     }
-    found["transfers.scatter_adj with material gradient"] = found.pop("transfers.scatter_adj")
+    for name in ("scatter_adj", "strain_adj"):
+        found[f"transfers.{name} with material gradient"] = found.pop(f"transfers.{name}")
     del found["transfers.scatter"]
     for material in get_args(Material):
         transfers = transfer_kernels(FLOAT32, frozenset({material.law}))
-        for name in ("scatter", "scatter_adj"):
+        for name in ("scatter", "scatter_adj", "strain_adj"):
             found[f"transfers.{name} of {material.__name__}"] = getattr(transfers, name)
     return dict(sorted(found.items()))
 

@@ -120,7 +120,7 @@ def hencky_functions(scalars: Scalars, laws: Set[int]) -> SimpleNamespace:
 
     @wp.func
     def series_law_adj(
-        F: mat33, b: mat33, s: real, Z: mat33, inv: mat33, material: Material, F_bar: mat33, tau_bar: mat33,
+        F: mat33, s: real, Z: mat33, inv: mat33, material: Material, F_bar: mat33, tau_bar: mat33,
     ):  # fmt: skip
         # Reverse sweep of series_law. All matrices built from Z or e are symmetric, and so are their adjoints.
         I = identity()  # noqa: E741
@@ -186,9 +186,9 @@ def hencky_functions(scalars: Scalars, laws: Set[int]) -> SimpleNamespace:
             Z_bar = e_bar * A0 + Z2_bar * Z + Z * Z2_bar
         else:
             Z_bar = e_bar + third * (e_bar * Z2 + a0 * Z + Z * a0)
-        # Z = (b - sI) inv, inv = (b + sI)^-1
-        M_bar = inv * ((b - s * I) * Z_bar) * inv
+        # Z = (b - sI) inv, inv = (b + sI)^-1; they commute
         b_bar = Z_bar * inv
+        M_bar = Z * b_bar
         s_bar = s_bar - wp.trace(b_bar) - wp.trace(M_bar)
         b_bar = b_bar - M_bar + (s_bar / real(3.0)) * I
         return Ft_bar + (b_bar + wp.transpose(b_bar)) * F, constants
@@ -344,7 +344,7 @@ def hencky_functions(scalars: Scalars, laws: Set[int]) -> SimpleNamespace:
         Ft_bar = mat33()
         constants = LawAdjoint()
         if wp.ddot(Z, Z) <= radius_sq and wp.determinant(F) > real(0.0):
-            Ft_bar, constants = series_law_adj(F, b, s, Z, inv, material, F_bar, tau_bar)
+            Ft_bar, constants = series_law_adj(F, s, Z, inv, material, F_bar, tau_bar)
         else:
             Ft_bar, constants = svd_law_adj(F, material, F_bar, tau_bar)
         return Ft_bar, constants

@@ -2,9 +2,9 @@
 
 Forward, per control step: poses of all tools, then per substep `scatter`, `cull`, `update`, `gather`; bodies that are
 pushed back take their pose before and their step after. Backward, per substep in reverse: `restore`, `gather_adj`,
-`update_adj`, `scatter_adj`; then wrenches on the tools' shapes become adjoints of the joint coordinates. No tape:
-every adjoint buffer is written by exactly one kernel, and what is scattered into is cleared by the kernel that
-lists it.
+`update_adj`, `scatter_adj`, `strain_adj`; then wrenches on the tools' shapes become adjoints of the joint coordinates.
+No tape: every adjoint buffer is written by exactly one kernel, and what is scattered into is cleared by the kernel
+that lists it.
 """
 
 import os
@@ -315,7 +315,15 @@ class MpmSolver:
                 shard.num_particles,
                 [
                     grid, first, n, self.material_of, self.material_table, self.slot, self.state,
-                    self._node_bar, self.state_bar, given, wanted, self._constants_bar,
+                    self._node_bar, self.state_bar, wanted, self._constants_bar,
+                ],
+            )  # fmt: skip
+            self._launch(
+                transfers.strain_adj,
+                shard.num_particles,
+                [
+                    grid, first, n, self.material_of, self.material_table, self.slot, self.state,
+                    self.state_bar, given, wanted, self._constants_bar,
                 ],
             )  # fmt: skip
         if self._material_gradient:

@@ -32,9 +32,9 @@ MAX_STEP = 0.9
 
 @cache
 def transfer_kernels(scalars: Scalars, laws: Set[int], material_gradient: bool = False) -> SimpleNamespace:
-    """Build `scatter`, `gather`, `gather_adj` and `scatter_adj`, one thread per particle; `sum_constants_adj`.
+    """Build `scatter`, `gather`, and `gather_adj`, `scatter_adj`, `strain_adj`: one thread per particle.
 
-    laws: laws of stress to compile in. material_gradient: whether `scatter_adj` also adds up the adjoints of each
+    laws: laws of stress to compile in. material_gradient: whether the last two also add up the adjoints of each
     particle's constants, which `sum_constants_adj` then adds up over the particles of a part.
     """
     real, vec3, vec4, mat33 = scalars.real, scalars.vec3, scalars.vec4, scalars.mat33
@@ -223,9 +223,8 @@ def transfer_kernels(scalars: Scalars, laws: Set[int], material_gradient: bool =
         slot: wp.array(dtype=int),
         state: wp.array2d(dtype=real),
         momentum_bar: wp.array(dtype=vec4),
-        # in (F of row given, x of row wanted) and out (row wanted)
+        # in (x) and out (x, v, and in place of C the adjoint of A)
         state_bar: wp.array2d(dtype=real),
-        given: int,
         wanted: int,
         # in and out
         constants_bar: wp.array2d(dtype=real),
@@ -240,9 +239,7 @@ def transfer_kernels(scalars: Scalars, laws: Set[int], material_gradient: bool =
         v = load_vec3(state, row, at + V)
         affine = load_mat33(state, row, at + C)
         F_old = load_mat33(state, row, at + F)
-        motion = wp.identity(3, dtype=real) + grid.dt * affine
-        F_trial = motion * F_old
-        _, tau = stress(F_trial, material)
+        _, tau = stress(F_old + grid.dt * (affine * F_old), material)
 
         at_nodes = stencil_of(grid, env, x)
         stress_scale = -grid.dt * material.volume * real(4.0) * grid.inv_dx
@@ -254,22 +251,52 @@ def transfer_kernels(scalars: Scalars, laws: Set[int], material_gradient: bool =
         A_bar = moments(sums)
         slope = slopes(sums) - wp.transpose(A) * g_sum
 
-        F_bar = load_mat33(state_bar, given, at + F)
-        trial_bar, law_bar = stress_adj(F_trial, material, F_bar, stress_scale * A_bar)
         store_vec3(state_bar, wanted, at + X, load_vec3(state_bar, wanted, at + X) + grid.inv_dx * slope)
         store_vec3(state_bar, wanted, at + V, material.mass * g_sum)
+        store_mat33(state_bar, wanted, at + C, A_bar)
+        if wp.static(material_gradient):
+            # Columns of the material table from mu on. Mass enters the momentum, and the sum of the node masses.
+            constants_bar[p, 5] += stress_scale / material.volume * wp.ddot(tau, A_bar)
+            constants_bar[p, 6] += wp.dot(v, g_sum) + grid.dx * wp.ddot(affine, A_bar) + sums[0, 3]
+
+    @wp.kernel(enable_backward=False, module="unique")
+    def strain_adj(
+        grid: Grid,
+        first_particle: int,
+        substep: int,
+        material_of: wp.array(dtype=int),
+        material_table: wp.array3d(dtype=real),
+        slot: wp.array(dtype=int),
+        state: wp.array2d(dtype=real),
+        # in (F of row given, the adjoint of A of row wanted) and out (C and F of row wanted)
+        state_bar: wp.array2d(dtype=real),
+        given: int,
+        wanted: int,
+        # in and out
+        constants_bar: wp.array2d(dtype=real),
+    ):
+        # Apart from `scatter_adj`, because the two together need more registers than a GPU has.
+        p = first_particle + wp.tid()
+        env = p // grid.num_particles
+        constants = slot[0] * grid.num_envs + env
+        material = load_material(material_table, constants, material_of[p - env * grid.num_particles])
+        row = slot[0] * (grid.num_substeps + 1) + substep
+        at = p * PARTICLE_SIZE
+        F_old = load_mat33(state, row, at + F)
+        motion = wp.identity(3, dtype=real) + grid.dt * load_mat33(state, row, at + C)
+        A_bar = load_mat33(state_bar, wanted, at + C)
+        tau_bar = (-grid.dt * material.volume * real(4.0) * grid.inv_dx) * A_bar
+        F_bar = load_mat33(state_bar, given, at + F)
+        trial_bar, law_bar = stress_adj(motion * F_old, material, F_bar, tau_bar)
         affine_bar = (material.mass * grid.dx) * A_bar + grid.dt * (trial_bar * wp.transpose(F_old))
         store_mat33(state_bar, wanted, at + C, affine_bar)
         store_mat33(state_bar, wanted, at + F, wp.transpose(motion) * trial_bar)
         if wp.static(material_gradient):
-            # Columns of the material table from mu on. Mass enters the momentum, and the sum of the node masses.
             constants_bar[p, 0] += law_bar.mu
             constants_bar[p, 1] += law_bar.lam
             constants_bar[p, 2] += law_bar.yield_stress
             constants_bar[p, 3] += law_bar.friction
             constants_bar[p, 4] += law_bar.cohesion
-            constants_bar[p, 5] += stress_scale / material.volume * wp.ddot(tau, A_bar)
-            constants_bar[p, 6] += wp.dot(v, g_sum) + grid.dx * wp.ddot(affine, A_bar) + sums[0, 3]
 
     @wp.kernel(enable_backward=False, module="unique")
     def sum_constants_adj(
@@ -296,5 +323,6 @@ def transfer_kernels(scalars: Scalars, laws: Set[int], material_gradient: bool =
         gather=gather,
         gather_adj=gather_adj,
         scatter_adj=scatter_adj,
+        strain_adj=strain_adj,
         sum_constants_adj=sum_constants_adj,
     )

@@ -16,9 +16,9 @@ REGISTER_STEP = 8
 STACKS = {
     "kinematics.pose": 64,  # sin and cos of a large double reduce their argument in an array
     # The adjoint of Hencky elasticity takes all 255 registers, and a little more.
-    "transfers.scatter_adj of Dough": 64,
-    "transfers.scatter_adj of Sand": 64,
-    "transfers.scatter_adj with material gradient": 128,
+    "transfers.strain_adj of Dough": 64,
+    "transfers.strain_adj of Sand": 64,
+    "transfers.strain_adj with material gradient": 128,
 }
 """Most bytes of local memory per thread, of the few kernels that have any."""
 
