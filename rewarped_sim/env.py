@@ -14,6 +14,7 @@ import warp as wp
 from torch import Tensor
 
 from policy_runner.contract import ObsTerm, PolicyContract
+from rewarped_sim.engine.mpm.bodies import BODY_SIZE
 from rewarped_sim.engine.mpm.material_table import MATERIAL_FIELDS
 from rewarped_sim.engine.mpm.model import MpmModel
 from rewarped_sim.engine.mpm.state import C, F, V, X
@@ -225,6 +226,11 @@ class Env:
         if term is None:
             return None
         return self.task.observe(self._state, self._action)[term.name].detach() / term.scale
+
+    @property
+    def bodies(self) -> Tensor:
+        """Bodies that are pushed back, (num_envs, bodies, 13) as in `engine.mpm.bodies`; none in most tasks."""
+        return self._state.get("bodies", torch.zeros(self.num_envs, 0, BODY_SIZE, device=self.device))
 
     @property
     def bad_adjoints(self) -> Tensor:
