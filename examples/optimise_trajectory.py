@@ -53,7 +53,7 @@ def optimise(
         if iteration < iterations:
             (gradient,) = torch.autograd.grad(total.sum(), actions)
             norm = gradient.square().sum(dim=(0, 2), keepdim=True).sqrt()
-            actions.grad = gradient * (max_grad_norm / norm.clamp_min(max_grad_norm))
+            actions.grad = -gradient * (max_grad_norm / norm.clamp_min(max_grad_norm))
             optimiser.step()
             with torch.no_grad():
                 actions.clamp_(-1.0, 1.0)  # beyond its limits an action has no gradient to come back
