@@ -64,7 +64,7 @@ def test_reward_by_hand():
     target = result.obs["target_q"][:, 2].numpy()
     height = result.obs["particle_q"][:, :, 2].numpy().mean(axis=1)
     untouched = FLOOR + BLOCK_SIZE[2] / 2
-    expected = 1.0 - ((height - target) / (untouched - target)) ** 2
+    expected = 1.0 / (1.0 + 4.0 * ((height - target) / (untouched - target)) ** 2)
     np.testing.assert_allclose(result.reward.numpy(), expected, rtol=1e-4)
     shares = (target - FLOOR) / (BLOCK_SIZE[2] / 2)
     assert (shares >= LOWEST_TARGET - 1e-6).all()
