@@ -15,10 +15,10 @@ from torch import Tensor
 
 from policy_runner.contract import ObsTerm, PolicyContract
 from rewarped_sim.engine.mpm.bodies import BODY_SIZE
+from rewarped_sim.engine.mpm.grid import FAULTS
 from rewarped_sim.engine.mpm.material_table import MATERIAL_FIELDS
 from rewarped_sim.engine.mpm.model import MpmModel
 from rewarped_sim.engine.mpm.state import C, F, V, X
-from rewarped_sim.engine.mpm.transfers import FAULTS
 from rewarped_sim.random import uniform
 from rewarped_sim.scene import Scene
 from rewarped_sim.task import State, Task

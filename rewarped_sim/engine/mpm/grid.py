@@ -28,6 +28,11 @@ STICKY_FRICTION = 99.0
 """Floor friction from here on means that nothing slides at all."""
 MAX_SHAPES = 32
 """One bit per shape in a block's mask."""
+FAULTS = ("left_grid", "inverted", "runaway", "crowded")
+"""What can go wrong in an environment, and is recorded for it: a particle ran into the end of the grid; its deformation
+gradient turned inside out; it is not finite, or crosses nearly a cell in one substep; the block pool was full."""
+NUM_FAULTS = len(FAULTS)
+LEFT_GRID, INVERTED, RUNAWAY, CROWDED = range(NUM_FAULTS)
 
 
 @cache
@@ -155,16 +160,25 @@ def grid_kernels(scalars: Scalars, coupled: bool) -> SimpleNamespace:
     @wp.kernel(enable_backward=False, module="unique")
     def begin(
         first_env: int,
+        nodes_per_env: int,
         slot: wp.array(dtype=int),
+        # in and out
+        faults: wp.array2d(dtype=int),
+        # out
         starts_out: wp.array2d(dtype=int),
-        faults_out: wp.array2d(dtype=int),
+        momentum_out: wp.array(dtype=vec4),
     ):
         # An empty list for the first scatter of a control step to append to; a clean record for each env.
+        env = first_env + wp.tid()
         if wp.tid() == 0:
             starts_out[slot[0], 0] = 0
             starts_out[slot[0], 1] = 0
-        for fault in range(3):
-            faults_out[first_env + wp.tid(), fault] = 0
+        if faults[env, CROWDED] > 0:
+            # Blocks that found no place in the list were not swept, and keep what was scattered into them.
+            for node in range(nodes_per_env):
+                momentum_out[env * nodes_per_env + node] = vec4()
+        for fault in range(NUM_FAULTS):
+            faults[env, fault] = 0
 
     @wp.kernel(enable_backward=False, module="unique")
     def cull(

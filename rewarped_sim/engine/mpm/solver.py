@@ -24,11 +24,18 @@ from rewarped_sim.engine.kinematics import (
 )
 from rewarped_sim.engine.mpm.bodies import BODY_SIZE, BodyModel, BodyMotion, body_kernels
 from rewarped_sim.engine.mpm.contact import CONTACT_LAWS
-from rewarped_sim.engine.mpm.grid import BLOCK, BLOCK_NODES, WALL_NODES, grid_functions, grid_kernels
+from rewarped_sim.engine.mpm.grid import (
+    BLOCK,
+    BLOCK_NODES,
+    FAULTS,
+    WALL_NODES,
+    grid_functions,
+    grid_kernels,
+)
 from rewarped_sim.engine.mpm.material_table import MATERIAL_FIELDS
 from rewarped_sim.engine.mpm.model import MpmModel
 from rewarped_sim.engine.mpm.state import PARTICLE_SIZE
-from rewarped_sim.engine.mpm.transfers import FAULTS, MAX_STEP, transfer_kernels
+from rewarped_sim.engine.mpm.transfers import MAX_STEP, transfer_kernels
 from rewarped_sim.engine.scalars import FLOAT32, Scalars
 from rewarped_sim.engine.trajectory import CapturedLaunches
 
@@ -233,7 +240,13 @@ class MpmSolver:
         transfers, nodes = self._transfers, self._nodes
         grid, first, stride = shard.grid, shard.first_particle, self._stride
         self._record_poses(shard)
-        self._launch(nodes.begin, shard.num_envs, [shard.first_env, self.slot, shard.starts, self.faults])
+        self._launch(
+            nodes.begin,
+            shard.num_envs,
+            [
+                shard.first_env, self.model.grid_size**3, self.slot, self.faults, shard.starts, self._momentum,
+            ],
+        )  # fmt: skip
         bodies = _BodyLaunches(self, shard) if self.model.bodies else None
         if bodies:
             bodies.begin()

@@ -15,17 +15,13 @@ from types import SimpleNamespace
 
 import warp as wp
 
-from rewarped_sim.engine.mpm.grid import grid_functions
+from rewarped_sim.engine.mpm.grid import CROWDED, INVERTED, LEFT_GRID, RUNAWAY, grid_functions
 from rewarped_sim.engine.mpm.material_table import material_table_functions
 from rewarped_sim.engine.mpm.materials import material_functions
 from rewarped_sim.engine.mpm.state import PARTICLE_SIZE, C, F, V, X, state_functions
 from rewarped_sim.engine.mpm.stencil import stencil_functions
 from rewarped_sim.engine.scalars import Scalars
 
-FAULTS = ("left_grid", "inverted", "runaway")
-"""What can go wrong with a particle, and is recorded for its environment: it ran into the end of the grid; its
-deformation gradient turned inside out; it is not finite, or crosses nearly a cell in one substep."""
-LEFT_GRID, INVERTED, RUNAWAY = range(len(FAULTS))
 MAX_STEP = 0.9
 """Largest share of a cell that a particle may cross in a substep."""
 
@@ -137,6 +133,8 @@ def transfer_kernels(scalars: Scalars, laws: Set[int], material_gradient: bool =
                         place = wp.atomic_add(starts, pool, substep + 1, 1)
                         if place < grid.pool:
                             blocks[pool, place] = pack_block(env, a, b, c)
+                        else:
+                            faults_out[env, CROWDED] = 1
 
         # A in units of one cell: A (x_i - x) = (A h) (i - f). The fourth component carries the mass.
         A = (-grid.dt * material.volume * real(4.0) * grid.inv_dx) * tau + (material.mass * grid.dx) * affine

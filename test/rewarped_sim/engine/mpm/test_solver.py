@@ -6,6 +6,7 @@ from scenes import MATERIALS, make_model, make_solver, random_joints, random_sta
 
 from rewarped_sim.engine.kinematics import Tool
 from rewarped_sim.engine.mpm.contact import CONTACT_LAWS
+from rewarped_sim.engine.mpm.grid import CROWDED
 from rewarped_sim.engine.mpm.material_table import MATERIAL_FIELDS
 from rewarped_sim.engine.mpm.solver import BlockPoolError
 from rewarped_sim.engine.scalars import FLOAT32, FLOAT64
@@ -311,6 +312,25 @@ def test_a_full_block_pool_is_an_error_that_says_what_to_raise():
     _, state, q, dq, _ = inputs(61, model)
     with pytest.raises(BlockPoolError, match="max_blocks=2; raise max_blocks"):
         run_forward(solver, state, q, dq)
+
+
+def test_an_env_that_finds_the_pool_full_is_flagged_and_leaves_nothing_behind():
+    model = make_model(max_blocks=30)
+    rng, state, q, dq, _ = inputs(73, model)
+    solver = make_solver(model, scalars=FLOAT32)
+    expected = run_forward(solver, state, q, dq)
+    assert not solver.faults.numpy().any()
+    spread = state.copy()
+    spread[..., 0:3] = rng.uniform(0.25, 0.75, spread[..., 0:3].shape)
+    with pytest.raises(BlockPoolError):
+        run_forward(solver, spread, q, dq)
+    assert solver.faults.numpy()[0].tolist()[CROWDED] == 1
+    # The next step is clean even if no one asks for the error.
+    solver.state.numpy()[0] = spread.reshape(-1)
+    solver.forward(0)
+    solver.state.numpy()[0] = state.reshape(-1)
+    solver.forward(0)
+    np.testing.assert_array_equal(solver.state.numpy()[model.num_substeps].reshape(state.shape), expected)
 
 
 def test_an_unstable_substep_is_refused_with_the_reason():
