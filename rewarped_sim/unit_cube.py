@@ -1,6 +1,6 @@
-"""What the published MPM tasks have in common: the unit cube they play in and the 250 points that a policy sees.
+"""What the MPM tasks have in common: the unit cube they play in and the 250 points that a policy sees.
 
-They are published with y up; here z is up. Their point (x, y, z) is our (x, 1 - z, y).
+The published ones have y up; here z is up. Their point (x, y, z) is our (x, 1 - z, y).
 """
 
 from __future__ import annotations

@@ -27,7 +27,16 @@ from rewarped_sim.observation import fill, observed_particles
 from rewarped_sim.registry import register
 from rewarped_sim.scene import Scene, SceneShape
 from rewarped_sim.task import State, Task
-from rewarped_sim.unit_cube import CLOUD, COM_Q, FRAME, NUM_POINTS, PARTICLE_Q, at_rest, draw
+from rewarped_sim.unit_cube import (
+    CLOUD,
+    COM_Q,
+    FRAME,
+    NUM_POINTS,
+    PARTICLE_Q,
+    UnitCubeConfig,
+    at_rest,
+    draw,
+)
 
 BLOCK_SIZE = (0.22, 0.22, 0.12)
 ARM_START = (0.5, 0.5, 0.27)
@@ -58,33 +67,20 @@ SPRING = Spring(body=0, joint=2, anchor=(0.0, 0.0, 0.0), stiffness=150.0, dampin
 
 
 @dataclass(frozen=True, kw_only=True)
-class SpringPressConfig:
-    """Settings of the task."""
+class SpringPressConfig(UnitCubeConfig):
+    """Settings of the task. Without `randomize` the target height is midway."""
 
     num_particles: int = 768
     grid_size: int = 32
-    """Nodes along an edge of the unit cube."""
     num_substeps: int = 25
-    """Substeps per control step of 2 ms."""
     max_blocks: int = 64
     max_episode_steps: int = 100
-    randomize: bool = True
-    """Vary the target height at every reset; else it is midway."""
     contact: str = "smooth"
-    """`smooth` or `published`; see `engine.mpm.contact`."""
     young: float = 10000.0
     """[Pa]"""
     poisson: float = 0.2
     yield_stress: float = 200.0
     """[Pa]"""
-
-    def __post_init__(self) -> None:
-        if self.num_particles < NUM_POINTS:
-            raise ValueError(
-                f"num_particles must be >= {NUM_POINTS}, the points observed; got {self.num_particles}"
-            )
-        if self.max_episode_steps < 1:
-            raise ValueError(f"max_episode_steps must be >= 1, got {self.max_episode_steps}")
 
 
 @register(
