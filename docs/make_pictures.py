@@ -45,7 +45,7 @@ def main() -> int:
 
 def moments(video: Path) -> NDArray[np.uint8]:
     """Frames of a video at `MOMENTS`, one below the other."""
-    frames = [np.asarray(frame) for frame in imageio.get_reader(video)]
+    frames = [np.asarray(frame) for frame in imageio.get_reader(video).iter_data()]
     return np.concatenate([frames[round(moment * (len(frames) - 1))] for moment in MOMENTS], axis=0)
 
 

@@ -100,7 +100,9 @@ def draw_curve(path: Path, returns: Tensor, title: str) -> None:
     axes = figure.add_subplot()
     axes.plot(returns, color="#2a6fbb", linewidth=1.0, alpha=0.35)
     axes.plot(returns.cummax(dim=0).values.amax(dim=1), color="#2a6fbb", linewidth=2.0, label="best so far")
-    axes.axhline(returns[0, 0], color="#8a8f98", linestyle="--", label=f"do-nothing: {returns[0, 0]:.1f}")
+    axes.axhline(
+        returns[0, 0].item(), color="#8a8f98", linestyle="--", label=f"do-nothing: {returns[0, 0]:.1f}"
+    )
     axes.set_xlabel("iterations of gradient descent")
     axes.set_ylabel("return")
     axes.set_title(title)

@@ -139,7 +139,7 @@ def main() -> None:
     print(env.memory_report())
     env.reset()
     speed = torch.tensor([[0.5]], requires_grad=True)
-    total = sum(env.step(speed).reward.sum() for _ in range(40))
+    total = torch.stack([env.step(speed).reward for _ in range(40)]).sum()
     (slope,) = torch.autograd.grad(total, speed)
     print(f"return {total:.3f}, derivative by the speed {slope.item():.3f}; faults: {env.nonfinite.tolist()}")
 

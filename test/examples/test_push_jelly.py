@@ -1,7 +1,11 @@
 """The example task of the guide: it pushes, and its gradient is the slope of what it shows."""
 
+import re
+from pathlib import Path
+
 import torch
 
+import examples.push_jelly
 import rewarped_sim
 from examples.push_jelly import PushJelly
 
@@ -25,3 +29,15 @@ def test_a_faster_ball_pushes_the_jelly_further_as_the_gradient_says():
     assert ahead > behind
     assert abs((ahead - behind) / 0.02 - slope) < 0.02 * slope
     assert env.nonfinite.sum() == 0
+
+
+def test_the_guide_quotes_the_example_as_it_is():
+    guide = (Path(__file__).parents[2] / "docs" / "mpm.md").read_text()
+    source = {line.strip() for line in Path(examples.push_jelly.__file__).read_text().splitlines()}
+    quoted = [
+        line.strip()
+        for code in re.findall(r"```python\n(.*?)```", guide, re.DOTALL)
+        for line in code.splitlines()
+    ]
+    assert len(quoted) > 30
+    assert set(quoted) <= source, set(quoted) - source

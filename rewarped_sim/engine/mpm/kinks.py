@@ -5,6 +5,8 @@ the distance at which a shape's influence sets in, the normal velocity that part
 speed that parts sticking from sliding, the vertical velocity that parts resting on the floor from leaving it.
 """
 
+from typing import Any
+
 import numpy as np
 import warp as wp
 
@@ -41,7 +43,7 @@ def count_kinks(solver: MpmSolver, slot: int, band: float = 0.01) -> dict[str, i
     return dict(zip(COUNTS, np.asarray(counts.numpy()).tolist(), strict=True))
 
 
-def _kernel(scalars: Scalars, coupled: bool) -> wp.Kernel:
+def _kernel(scalars: Scalars, coupled: bool) -> Any:
     real, vec3, vec4 = scalars.real, scalars.vec3, scalars.vec4
     functions, nodes = grid_functions(scalars), grid_kernels(scalars, coupled)
     Grid, Shapes = functions.Grid, nodes.Shapes
