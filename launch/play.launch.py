@@ -12,16 +12,10 @@ from launch.actions import (
     DeclareLaunchArgument,
     IncludeLaunchDescription,
     OpaqueFunction,
-    SetEnvironmentVariable,
     Shutdown,
 )
 from launch.conditions import IfCondition
-from launch.substitutions import (
-    EnvironmentVariable,
-    LaunchConfiguration,
-    PathJoinSubstitution,
-    ThisLaunchFileDir,
-)
+from launch.substitutions import LaunchConfiguration, PathJoinSubstitution, ThisLaunchFileDir
 from launch_ros.actions import Node
 
 from policy_runner.bundle import read_bundle
@@ -56,7 +50,6 @@ ARGUMENTS = {
 
 def generate_launch_description():
     """Declare the arguments, settle the transport, start robot and runner and, if asked for, RViz."""
-    config_folder = PathJoinSubstitution([ThisLaunchFileDir(), "..", "config"])
     return LaunchDescription(
         [
             *(
@@ -64,18 +57,7 @@ def generate_launch_description():
                 for name, (default, description, choices) in ARGUMENTS.items()
             ),
             OpaqueFunction(function=check_argument_names),
-            # what the user has set stays
-            SetEnvironmentVariable(
-                "FASTDDS_DEFAULT_PROFILES_FILE",
-                EnvironmentVariable(
-                    "FASTDDS_DEFAULT_PROFILES_FILE",
-                    default_value=PathJoinSubstitution([config_folder, "fastdds_shm.xml"]),
-                ),
-            ),
-            SetEnvironmentVariable(
-                "ROS_AUTOMATIC_DISCOVERY_RANGE",
-                EnvironmentVariable("ROS_AUTOMATIC_DISCOVERY_RANGE", default_value="LOCALHOST"),
-            ),
+            IncludeLaunchDescription(PathJoinSubstitution([ThisLaunchFileDir(), "transport.launch.py"])),
             OpaqueFunction(function=start_robot_and_runner),
             IncludeLaunchDescription(
                 PathJoinSubstitution([ThisLaunchFileDir(), "view.launch.py"]),

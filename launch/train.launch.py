@@ -10,16 +10,10 @@ from launch.actions import (
     DeclareLaunchArgument,
     IncludeLaunchDescription,
     OpaqueFunction,
-    SetEnvironmentVariable,
     Shutdown,
 )
 from launch.conditions import IfCondition
-from launch.substitutions import (
-    EnvironmentVariable,
-    LaunchConfiguration,
-    PathJoinSubstitution,
-    ThisLaunchFileDir,
-)
+from launch.substitutions import LaunchConfiguration, PathJoinSubstitution, ThisLaunchFileDir
 from launch_ros.actions import Node
 from launch_ros.parameter_descriptions import ParameterValue
 
@@ -48,7 +42,6 @@ ARGUMENTS = {
 
 def generate_launch_description():
     """Declare the arguments, settle the transport, start the node and, if asked for, RViz."""
-    config_folder = PathJoinSubstitution([ThisLaunchFileDir(), "..", "config"])
     return LaunchDescription(
         [
             *(
@@ -64,18 +57,7 @@ def generate_launch_description():
                 "rviz", default_value="false", choices=["true", "false"], description="Watch in RViz"
             ),
             OpaqueFunction(function=check_arguments),
-            # what the user has set stays
-            SetEnvironmentVariable(
-                "FASTDDS_DEFAULT_PROFILES_FILE",
-                EnvironmentVariable(
-                    "FASTDDS_DEFAULT_PROFILES_FILE",
-                    default_value=PathJoinSubstitution([config_folder, "fastdds_shm.xml"]),
-                ),
-            ),
-            SetEnvironmentVariable(
-                "ROS_AUTOMATIC_DISCOVERY_RANGE",
-                EnvironmentVariable("ROS_AUTOMATIC_DISCOVERY_RANGE", default_value="LOCALHOST"),
-            ),
+            IncludeLaunchDescription(PathJoinSubstitution([ThisLaunchFileDir(), "transport.launch.py"])),
             Node(
                 package="rewarped_sim",
                 executable="train_node",

@@ -6,19 +6,13 @@ ros2 launch rewarped_sim view.launch.py view:=play
 import shutil
 
 from launch import LaunchDescription
-from launch.actions import DeclareLaunchArgument, LogInfo, OpaqueFunction, SetEnvironmentVariable
-from launch.substitutions import (
-    EnvironmentVariable,
-    LaunchConfiguration,
-    PathJoinSubstitution,
-    ThisLaunchFileDir,
-)
+from launch.actions import DeclareLaunchArgument, IncludeLaunchDescription, LogInfo, OpaqueFunction
+from launch.substitutions import LaunchConfiguration, PathJoinSubstitution, ThisLaunchFileDir
 from launch_ros.actions import Node
 
 
 def generate_launch_description():
     """Declare the argument, settle the transport, start RViz where there is one."""
-    config_folder = PathJoinSubstitution([ThisLaunchFileDir(), "..", "config"])
     return LaunchDescription(
         [
             DeclareLaunchArgument(
@@ -27,18 +21,7 @@ def generate_launch_description():
                 choices=["train", "play"],
                 description="What to watch: training, or a simulated robot and its runner",
             ),
-            # what the user has set stays
-            SetEnvironmentVariable(
-                "FASTDDS_DEFAULT_PROFILES_FILE",
-                EnvironmentVariable(
-                    "FASTDDS_DEFAULT_PROFILES_FILE",
-                    default_value=PathJoinSubstitution([config_folder, "fastdds_shm.xml"]),
-                ),
-            ),
-            SetEnvironmentVariable(
-                "ROS_AUTOMATIC_DISCOVERY_RANGE",
-                EnvironmentVariable("ROS_AUTOMATIC_DISCOVERY_RANGE", default_value="LOCALHOST"),
-            ),
+            IncludeLaunchDescription(PathJoinSubstitution([ThisLaunchFileDir(), "transport.launch.py"])),
             OpaqueFunction(function=start_rviz),
         ]
     )
