@@ -1,7 +1,7 @@
 """Forward and backward time of one control step of the MPM tasks, and the memory it takes.
 
 One CPU core. First the particles fall, then the tool is brought to work: the pin presses and rolls, the fingers close,
-the box is carried away. Times are process times per environment and control step, the median of the steps at work.
+the box is carried away, the plate presses. Times are process times per environment and control step, the median of the steps at work.
 Every row has a process of its own, so that its peak memory is its own too.
 """
 
@@ -16,6 +16,7 @@ import torch
 
 import rewarped_sim
 from bench.report import table, write
+from rewarped_sim import registry
 from rewarped_sim.env import Env
 
 MEASURED_STEPS = 8
@@ -52,8 +53,11 @@ SCRIPTS = {
         {"pin_x": 0.5, "pin_z": -0.1, "pin_yaw": 0.2},
     ),
     "fluid_move": Script(40, 10, _CARRY, _CARRY),
+    "spring_press": Script(20, 8, {"arm_z": -1.0}, {"arm_z": -0.2}),
 }
-TASKS = tuple(task + size for task in SCRIPTS for size in ("", "_small"))
+TASKS = tuple(
+    task + size for task in SCRIPTS for size in ("", "_small") if task + size in registry.task_names()
+)
 
 
 def measure(task: str, num_envs: int) -> dict[str, Any]:
