@@ -1,8 +1,8 @@
 """Forward and backward time of one control step of the MPM tasks, and the memory it takes.
 
 One CPU core. First the particles fall, then the tool is brought to work: the pin presses and rolls, the fingers close,
-the box is carried away, the plate presses. Times are process times per environment and control step, the median of the steps at work.
-Every row has a process of its own, so that its peak memory is its own too.
+the box is carried away, the plate presses. Times are process times per environment and control step, the median of
+the steps at work. Every row has a process of its own, so that its peak memory is its own too.
 """
 
 import multiprocessing
