@@ -15,7 +15,7 @@ import warp as wp
 from torch import Tensor
 
 import rewarped_sim
-from bench.mpm_step import SCRIPTS, Script, actions
+from bench.mpm_step import SCRIPTS, actions
 from bench.report import table, write
 from rewarped_sim.engine.mpm.contact import CONTACT_LAWS
 from rewarped_sim.engine.mpm.kinks import count_kinks
@@ -31,9 +31,6 @@ DIFFERENCES = (1e-1, 1e-2, 1e-3)
 """Root mean square change of an action in [-1, 1]."""
 BAND = 0.1
 """Relative width around a kink within which `count_kinks` counts a node."""
-SCRIPTS = SCRIPTS | {
-    "spring_press": Script(0, 12, {"arm_z": -0.9}, {"arm_x": 0.3, "arm_y": 0.1, "arm_z": -0.3})
-}
 
 
 def measure(task: str, law: str) -> dict[str, Any]:
