@@ -11,7 +11,8 @@ where s is the shape's influence at this distance and f what Coulomb friction mu
   derivative sees, and c' and f have kinks;
 * `smooth`: the same outside of narrow bands, continuously differentiable inside them. The influence is remapped by
   a cubic that vanishes at the cutoff and levels off at the surface; the onset of contact is a parabola over
-  +-`APPROACH_BAND` m/s, the onset of sliding one over +-`SLIP_BAND` of the friction limit.
+  +-`APPROACH_BAND` m/s, the onset of sliding one over +-`SLIP_BAND` of the friction limit. A sticky floor (`grid`)
+  takes hold of a node over the first of these bands.
 """
 
 from functools import cache

@@ -5,7 +5,8 @@ Every environment owns n^3 nodes at fixed addresses, so nothing is hashed and no
 node update sweeps that list. Lists of all substeps of a control step share one pool, `starts[n]` to `starts[n + 1]`.
 
 A node update is, in order (MLS-MPM with one-sided tools, facts of the published tasks): v = p / m + g dt; every shape
-in turn; the floor (sticky or sliding); separating walls. Nodes next to no mass keep v = 0.
+in turn; the floor (sticky or sliding); separating walls. Nodes next to no mass keep v = 0. The published sticky floor
+lets go of a node's whole velocity at once as it rises; under the smooth contact law it grips over `APPROACH_BAND`.
 """
 
 from functools import cache
@@ -13,7 +14,7 @@ from types import SimpleNamespace
 
 import warp as wp
 
-from rewarped_sim.engine.mpm.contact import contact_functions
+from rewarped_sim.engine.mpm.contact import APPROACH_BAND, SMOOTH, contact_functions
 from rewarped_sim.engine.mpm.signed_distance import signed_distance_functions
 from rewarped_sim.engine.scalars import Scalars
 
@@ -119,6 +120,7 @@ def grid_kernels(scalars: Scalars, coupled: bool) -> SimpleNamespace:
     contact_adj, driven_adj = laws.contact_adj, laws.driven_adj
     signed_distance = signed_distance_functions(scalars).signed_distance
     sticky = wp.constant(real(STICKY_FRICTION))
+    grip_band = wp.constant(real(APPROACH_BAND))
 
     @wp.struct
     class Shapes:
@@ -262,6 +264,9 @@ def grid_kernels(scalars: Scalars, coupled: bool) -> SimpleNamespace:
             scale = real(1.0)
             if grid.floor_friction > real(0.0):
                 scale = wp.max(real(1.0) + grid.floor_friction * v[2] / wp.length(v), real(0.0))
+        elif grid.contact_law == SMOOTH:
+            t = wp.min(-v[2] / grip_band, real(1.0))
+            scale = real(1.0) - t * t * (real(3.0) - real(2.0) * t)
         return scale
 
     @wp.func
@@ -293,19 +298,18 @@ def grid_kernels(scalars: Scalars, coupled: bool) -> SimpleNamespace:
                 v_bar[i] = real(0.0)
         scale_bar = wp.dot(v, v_bar)
         v_bar = scale * v_bar
-        if (
-            on_floor
-            and grid.floor_friction < sticky
-            and grid.floor_friction > real(0.0)
-            and scale > real(0.0)
-        ):
-            length = wp.length(v)
-            v_bar += (
-                scale_bar
-                * grid.floor_friction
-                / length
-                * (vec3(real(0.0), real(0.0), real(1.0)) - (v[2] / (length * length)) * v)
-            )
+        if on_floor and scale > real(0.0):
+            if grid.floor_friction >= sticky:
+                t = -v[2] / grip_band  # under the smooth law; the published one leaves nothing
+                v_bar[2] += scale_bar * real(6.0) * t * (real(1.0) - t) / grip_band
+            elif grid.floor_friction > real(0.0):
+                length = wp.length(v)
+                v_bar += (
+                    scale_bar
+                    * grid.floor_friction
+                    / length
+                    * (vec3(real(0.0), real(0.0), real(1.0)) - (v[2] / (length * length)) * v)
+                )
         return v_bar
 
     @wp.kernel(enable_backward=False, module="unique")

@@ -5,7 +5,7 @@ import pytest
 from scenes import MATERIALS, make_model, make_solver, random_joints, random_state, run_backward, run_forward
 
 from rewarped_sim.engine.kinematics import Tool
-from rewarped_sim.engine.mpm.contact import CONTACT_LAWS
+from rewarped_sim.engine.mpm.contact import APPROACH_BAND, CONTACT_LAWS
 from rewarped_sim.engine.mpm.grid import CROWDED
 from rewarped_sim.engine.mpm.material_table import MATERIAL_FIELDS
 from rewarped_sim.engine.mpm.solver import BlockPoolError
@@ -62,9 +62,10 @@ def directional_errors(model, seed):
 
 
 @pytest.mark.parametrize("material", [*MATERIALS, "mixed"])
+@pytest.mark.parametrize("contact", list(CONTACT_LAWS))
 @pytest.mark.parametrize("floor_friction", [500.0, 0.4, 0.0])
-def test_substep_adjoint_equals_central_differences(material, floor_friction):
-    model = make_model(material=material, num_substeps=1, floor_friction=floor_friction)
+def test_substep_adjoint_equals_central_differences(material, floor_friction, contact):
+    model = make_model(material=material, num_substeps=1, floor_friction=floor_friction, contact=contact)
     errors = directional_errors(model, seed=3)
     assert max(errors.values()) < 1e-7, errors
 
@@ -292,6 +293,27 @@ def test_nothing_passes_a_wall():
         low, high = 2.0 / model.grid_size, 1.0 - 2.0 / model.grid_size
         assert moving[..., :3].min() > low
         assert moving[..., :3].max() < high
+
+
+def test_a_sticky_floor_lets_go_at_once_or_smoothly():
+    # One particle per column slides over the floor, rising or sinking slowly: what is left of its horizontal speed.
+    rising = np.linspace(-0.12, 0.04, 161)
+    left = {}
+    for contact in CONTACT_LAWS:
+        model = make_model(
+            tool=Tool(), num_substeps=1, num_particles=1, gravity=(0.0, 0.0, 0.0), contact=contact
+        )
+        solver = make_solver(model, num_envs=len(rising), num_threads=1)
+        state = np.zeros((len(rising), 1, 24))
+        state[..., 0:3] = (0.5, 0.5, 1.5 / model.grid_size)  # all of its nodes belong to the floor
+        state[..., 3] = 1.0
+        state[:, 0, 5] = rising
+        state[..., 15:24] = np.eye(3).reshape(9)
+        zero = np.zeros((len(rising), 1))
+        left[contact] = run_forward(solver, state, zero, zero)[:, 0, 3]
+    np.testing.assert_allclose(left["published"], np.where(rising < 0, 0.0, 1.0), atol=1e-9)
+    t = np.clip(-rising / APPROACH_BAND, 0.0, 1.0)
+    np.testing.assert_allclose(left["smooth"], 1.0 - t**2 * (3.0 - 2.0 * t), atol=1e-9)
 
 
 def test_only_blocks_that_particles_touch_are_swept():
