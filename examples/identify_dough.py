@@ -35,7 +35,7 @@ NOISE_SEED = 0
 def press_and_release(steps: int) -> Tensor:
     """The arm's actions, (steps, 1, 3): down for the first third, still, up for the last quarter."""
     actions = torch.zeros(steps, 1, 3)
-    actions[: steps // 3, 0, 2] = -1.0
+    actions[: steps // 3, 0, 2] = -0.6
     actions[3 * steps // 4 :, 0, 2] = 1.0
     return actions
 

@@ -39,7 +39,8 @@ from rewarped_sim.unit_cube import (
 )
 
 BLOCK_SIZE = (0.22, 0.22, 0.12)
-ARM_START = (0.5, 0.5, 0.27)
+ARM_START = (0.5, 0.5, 0.222)
+"""The plate lies on the dough: out of touch there would be no gradient to begin with."""
 ARM_LOWER = (0.3, 0.3, 0.08)
 ARM_UPPER = (0.7, 0.7, 0.35)
 ARM_STEP = 0.01
