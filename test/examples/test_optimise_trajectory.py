@@ -22,7 +22,7 @@ def test_the_first_candidate_stays_still_and_the_others_move_steadily():
     assert 0 < motions.abs().max() <= 0.5
 
 
-def test_climbing_finds_better_than_the_first_guess():
+def test_every_candidate_climbs():
     steps = 20
     env = rewarped_sim.make("spring_press", num_envs=2, horizon=steps, num_threads=1)
     first = torch.zeros(steps, 2, 3)
@@ -30,9 +30,7 @@ def test_climbing_finds_better_than_the_first_guess():
     best, returns = optimise(env, first, iterations=6, learning_rate=0.03, max_grad_norm=1.0)
     assert returns.shape == (7, 2)
     assert returns.max() > returns[0].max() + 0.1
-    assert returns[:, 0].max() == pytest.approx(returns[0, 0].item()), (
-        "out of reach there is nothing to climb"
-    )
+    assert (returns[-1] > returns[0]).all(), "each by itself"
     recording = film(env, env.state_dict(), best, "best")
     assert len(recording.scenes) == steps + 1
     assert float(recording.captions[-1].split()[-1]) == pytest.approx(returns.max().item(), abs=0.1)
