@@ -3,8 +3,9 @@
 A plate on springs presses dough of unknown constants and lets go; 250 points of the dough and the plate are tracked.
 From a wrong guess, the same motion is simulated again and again, and the guess follows the gradient of the squared
 distance to the recording, in the logarithms of both constants (Poisson's ratio and density are known). Here the
-recording comes from the simulator with hidden constants, so the answer is known too. Writes `<out>/identify_dough.json`
-and `.png`.
+recording comes from the simulator with hidden constants, so the answer is known too. The motion must tell the two
+apart: pressed slowly, soft dough that never yields looks much like stiff dough that does, and the descent may end
+there. Writes `<out>/identify_dough.json` and `.png`.
 
     python -m examples.identify_dough --young 10000 --yield-stress 200 --first-young 5000 --first-yield-stress 400
 """
@@ -33,9 +34,10 @@ NOISE_SEED = 0
 
 
 def press_and_release(steps: int) -> Tensor:
-    """The arm's actions, (steps, 1, 3): down for the first third, still, up for the last quarter."""
+    """The arm's actions, (steps, 1, 3): a short way up, down into the dough, still, and up for the last quarter."""
     actions = torch.zeros(steps, 1, 3)
-    actions[: steps // 3, 0, 2] = -0.6
+    actions[: steps // 8, 0, 2] = 1.0
+    actions[steps // 8 : steps // 8 + steps // 3, 0, 2] = -1.0
     actions[3 * steps // 4 :, 0, 2] = 1.0
     return actions
 
