@@ -67,7 +67,7 @@ def test_a_run_can_be_watched_paused_saved_and_exported(train, probe, tmp_path):
     assert cloud.header.frame_id == "world"
     assert points.shape == (250, 3) and points.min() > 0.0 and points.max() < 1.0
     shapes = probe.wait_for_message("/train_node/shapes")
-    assert {marker.ns for marker in shapes.markers} == {"pin", "handle"}
+    assert {marker.ns for marker in shapes.markers} == {"pin", "handle", "floor"}
     health = probe.wait_for_message("/diagnostics", lambda message: message.status)
     assert health.status[0].name == "/train_node: training"
 
