@@ -153,7 +153,8 @@ def test_parameters_and_remappings_of_a_scope_are_words_for_its_nodes_only(node)
         PLAIN,
         arguments=("x:=d",),
     )
-    outside, inside = sorted(nodes, key=lambda found: len(found[0]))  # they run side by side and print in any order
+    # They run side by side and print in any order.
+    outside, inside = sorted(nodes, key=lambda found: len(found[0]))
     words, [content] = inside
     file = words[words.index("--params-file") + 1]
     assert words == [
