@@ -85,7 +85,6 @@ class Env:
             num_threads=num_threads,
         )
         self._material_spread = material_spread
-        self._material_table = torch.tensor(model.material_table, dtype=torch.float32, device=device)
         self.materials: Tensor | None = None
         """Constants of each env to run with instead of the task's own, (num_envs, parts, len(MATERIAL_FIELDS)), columns
         as in `engine.mpm.material_table`. With `material_gradient` they may require a gradient."""
@@ -270,10 +269,11 @@ class Env:
 
     def _varied_materials(self, episode: Tensor) -> Tensor:
         """The task's constants with stiffness and yield stress varied by env, episode and part."""
-        parts = len(self._material_table)
+        own = self._bridge.own_materials
+        parts = len(own)
         draws = uniform(self.seed + _MATERIAL_STREAM, episode, 2 * parts).view(-1, parts, 2)
         stiffness, strength = (1.0 + self._material_spread * (2.0 * draws - 1.0)).unbind(dim=2)
-        varied = self._material_table.repeat(self.num_envs, 1, 1)
+        varied = own.repeat(self.num_envs, 1, 1)
         for name, factor in (("mu", stiffness), ("lam", stiffness), ("yield_stress", strength)):
             varied[..., MATERIAL_FIELDS.index(name)] *= factor
         return varied

@@ -33,7 +33,7 @@ class MpmBridge:
 
     horizon: control steps that one window may hold; 0 builds a forward-only simulator.
     storage: `auto`, `store` or `recompute`.
-    material_gradient: whether gradients also flow into `materials`; they cost a few percent.
+    material_gradient: whether gradients also flow into `materials`.
     """
 
     def __init__(
@@ -83,6 +83,8 @@ class MpmBridge:
         self._materials = table.view(
             self.plan.num_slots + 1, num_envs, len(model.parts), len(MATERIAL_FIELDS)
         )
+        self.own_materials = torch.tensor(model.material_table, dtype=torch.float32, device=device)
+        """The model's own constants, (parts, len(MATERIAL_FIELDS))."""
         self.faults = wp.to_torch(self._solver.faults, requires_grad=False)
         """What went wrong in the last step: (num_envs, len(FAULTS)) int32, 0 or 1."""
         if horizon > 0:
@@ -146,8 +148,7 @@ class MpmBridge:
         self._joint_dq[slot].copy_(joint_dq)
         if bodies is not None:
             self._first_bodies[slot].copy_(bodies)
-        if materials is not None:
-            self._materials[slot].copy_(materials)
+        self._materials[slot].copy_(self.own_materials if materials is None else materials)
         with _stream(self.device):
             self._solver.forward(slot)
         return self._result[slot], self._result_bodies[slot]

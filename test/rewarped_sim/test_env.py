@@ -315,6 +315,26 @@ def test_varied_constants_reach_the_physics_and_make_no_one_else_differ():
     assert torch.equal(one.state_dict()["F"], other.state_dict()["F"])
 
 
+def test_given_constants_are_forgotten_when_taken_back():
+    env = make_tiny()
+    env.reset()
+    press(env)
+    start = env.state_dict()
+
+    def stepped():
+        env.load_state_dict(start)
+        with torch.no_grad():
+            env.step(actions(env, 1)[0])
+        return env.state_dict()["F"]
+
+    own = stepped()
+    env.materials = torch.tensor(env.model.material_table, dtype=torch.float32).repeat(2, 1, 1)
+    env.materials[..., MATERIAL_FIELDS.index("mu")] *= 1.5
+    assert not torch.equal(stepped(), own)
+    env.materials = None
+    assert torch.equal(stepped(), own)
+
+
 @pytest.mark.parametrize("storage", ["store", "recompute"])
 def test_gradients_with_respect_to_material_constants(storage):
     env = make_tiny(material_gradient=True, storage=storage, max_episode_steps=50)
