@@ -13,12 +13,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from policy_runner.contract import ObsTerm, PointCloudSpec
+from policy_runner.contract import ActionSpec, ObsTerm, PointCloudSpec
+from rewarped_sim.delta_position import DeltaPosition
 from rewarped_sim.engine.forward_kinematics import shape_poses
 from rewarped_sim.engine.kinematics import Tool
 from rewarped_sim.engine.mpm.grid import WALL_NODES
 from rewarped_sim.engine.mpm.state import PARTICLE_SIZE, F
+from rewarped_sim.observation import fill, observed_particles
 from rewarped_sim.scene import Scene, SceneShape
+from rewarped_sim.task import State, Task
 
 FRAME = "world"
 NUM_POINTS = 250
@@ -26,6 +29,7 @@ NUM_POINTS = 250
 CLOUD = PointCloudSpec(frame=FRAME, crop_min=(0.0, 0.0, 0.0), crop_max=(1.0, 1.0, 1.0), num_points=NUM_POINTS)
 COM_Q = ObsTerm(name="com_q", kind="cloud_mean", shape=(3,), unit="m", frame=FRAME)
 PARTICLE_Q = ObsTerm(name="particle_q", kind="cloud", shape=(NUM_POINTS, 3), unit="m", frame=FRAME)
+TARGET_Q = ObsTerm(name="target_q", kind="goal_position", shape=(3,), unit="m", frame=FRAME)
 
 PUBLISHED_ORIGIN = (0.0, 1.0, 0.0)
 """Where the published coordinates have their origin."""
@@ -55,6 +59,62 @@ class UnitCubeConfig:
             )
         if self.max_episode_steps < 1:
             raise ValueError(f"max_episode_steps must be >= 1, got {self.max_episode_steps}")
+
+
+class UnitCubeTask(Task):
+    """A task whose tool moves by increments among particles that are seen as `NUM_POINTS` points.
+
+    A state may hold a `target`, (num_envs, 3) [m]; it is what a term of kind `goal_position` shows.
+    """
+
+    control_dt_s = 1.0 / 60.0
+    point_cloud = CLOUD
+
+    def __init__(
+        self,
+        name: str,
+        config: UnitCubeConfig,
+        device: torch.device,
+        *,
+        tool: Tool,
+        step: tuple[float, ...],
+        lower: tuple[float, ...],
+        upper: tuple[float, ...],
+        joint_unit: str,
+        more_terms: tuple[ObsTerm, ...] = (),
+    ) -> None:
+        """step: largest motion per control step of each joint; more_terms: observed besides joints and points."""
+        self.name = name
+        self.max_episode_steps = config.max_episode_steps
+        joint_q = ObsTerm(name="joint_q", kind="joint_position", shape=(len(step),), unit=joint_unit)
+        self.obs_spec = (COM_Q, joint_q, *more_terms, PARTICLE_Q)
+        self.action = ActionSpec(
+            joint_names=tool.joint_names,
+            mode="delta_position",
+            scale=step,
+            lower=lower,
+            upper=upper,
+            max_velocity=tuple(motion / self.control_dt_s for motion in step),
+        )
+        self._move = DeltaPosition(self.action, device)
+        self._observed = observed_particles(config.num_particles, NUM_POINTS, device)
+
+    def control(self, state: State, action: Tensor) -> Tensor:
+        """The action's increments, cut at the joints' limits."""
+        return self._move(state["joint_q"], action)
+
+    def observe(self, state: State, action: Tensor) -> dict[str, Tensor]:
+        """Joints, points and, where the task has one, the target."""
+        return fill(
+            self.obs_spec,
+            joint_position=state["joint_q"],
+            goal_position=state.get("target"),
+            cloud=self.points(state),
+        )
+
+    def points(self, state: State) -> Tensor:
+        """The particles that a policy sees, (num_envs, NUM_POINTS, 3) [m]."""
+        return state["particles"][:, self._observed, :3]
 
 
 def at_rest(positions: NDArray[np.float64], device: torch.device) -> Tensor:

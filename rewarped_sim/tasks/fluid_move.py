@@ -17,22 +17,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from policy_runner.contract import ActionSpec, ObsTerm
 from rewarped_sim.delta_position import DeltaPosition
 from rewarped_sim.engine.kinematics import Joint, Shape, Tool, Vec3
 from rewarped_sim.engine.mpm.materials import Fluid
 from rewarped_sim.engine.mpm.model import MpmModel, Part
-from rewarped_sim.observation import fill, observed_particles
 from rewarped_sim.registry import register
 from rewarped_sim.scene import Scene, SceneShape
-from rewarped_sim.task import State, Task
+from rewarped_sim.task import State
 from rewarped_sim.unit_cube import (
-    CLOUD,
-    COM_Q,
-    FRAME,
-    NUM_POINTS,
-    PARTICLE_Q,
+    TARGET_Q,
     UnitCubeConfig,
+    UnitCubeTask,
     at_rest,
     draw,
     in_thousandths,
@@ -99,38 +94,31 @@ class FluidMoveConfig(UnitCubeConfig):
     num_envs=4,
     summary="carry a box of fluid without spilling (2880 particles, 48^3 grid), as published",
 )
-class FluidMove(Task):
+class FluidMove(UnitCubeTask):
     """See the module."""
 
-    control_dt_s = 1.0 / 60.0
     default_joint_pos = BOX_START
     num_random = 3
 
     def __init__(self, name: str, config: FluidMoveConfig, device: torch.device) -> None:
-        self.name = name
-        self.config = config
-        self.max_episode_steps = config.max_episode_steps
-        self.obs_spec = (
-            COM_Q,
-            ObsTerm(name="joint_q", kind="joint_position", shape=(3,), unit="m"),
-            ObsTerm(name="target_q", kind="goal_position", shape=(3,), unit="m", frame=FRAME),
-            PARTICLE_Q,
-        )
-        self.point_cloud = CLOUD
-        self.action = ActionSpec(
-            joint_names=BOX.joint_names,
-            mode="delta_position",
-            scale=(BOX_STEP,) * 3,
+        super().__init__(
+            name,
+            config,
+            device,
+            tool=BOX,
+            step=(BOX_STEP,) * 3,
             lower=tuple(map(min, BOX_LOWER, BOX_START)),
             upper=BOX_UPPER,
-            max_velocity=(BOX_STEP / self.control_dt_s,) * 3,
+            joint_unit="m",
+            more_terms=(TARGET_Q,),
         )
+        self.config = config
         in_block = np.random.default_rng(config.fluid_seed).uniform(-0.5, 0.5, (config.num_particles, 3))
         self._fluid = at_rest(in_block * FLUID_SIZE + BOX_START, device)
         self._start = torch.tensor(BOX_START, device=device)
         self._half = torch.tensor(BOX_HALF, device=device)
+        # The contract lets a robot stand at the start; the first step takes the box up to its own limit.
         self._move = DeltaPosition(replace(self.action, lower=BOX_LOWER), device)
-        self._observed = observed_particles(config.num_particles, NUM_POINTS, device)
 
     def build(self) -> MpmModel:
         config = self.config
@@ -166,20 +154,11 @@ class FluidMove(Task):
             "target": start + float(self.config.randomize) * way,
         }
 
-    def control(self, state: State, action: Tensor) -> Tensor:
-        return self._move(state["joint_q"], action)
-
-    def observe(self, state: State, action: Tensor) -> dict[str, Tensor]:
-        cloud = state["particles"][:, self._observed, :3]
-        return fill(
-            self.obs_spec, joint_position=state["joint_q"], cloud=cloud, goal_position=state["target"]
-        )
-
     def reward(self, state: State, action: Tensor) -> dict[str, Tensor]:
         box = state["joint_q"]
         distance_sq = (box - state["target"]).square().sum(dim=1)
         near = (1.0 + distance_sq) ** -2 * torch.where(distance_sq <= TARGET_RADIUS**2, 2.0, 1.0)
-        beyond = (state["particles"][:, self._observed, :3] - box[:, None]).abs() - self._half
+        beyond = (self.points(state) - box[:, None]).abs() - self._half
         spilled = torch.sigmoid(beyond / SPILL_WIDTH).amax(dim=2).mean(dim=1)
         return {"near": 0.1 * near, "spill": -spilled}
 

@@ -18,21 +18,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from policy_runner.contract import ActionSpec, ObsTerm
 from rewarped_sim.assets.shadow_hand import LOWER, REST, UPPER, shadow_hand
-from rewarped_sim.delta_position import DeltaPosition
 from rewarped_sim.engine.mpm.materials import Dough
 from rewarped_sim.engine.mpm.model import MpmModel, Part
-from rewarped_sim.observation import fill, observed_particles
 from rewarped_sim.registry import register
 from rewarped_sim.scene import Scene
-from rewarped_sim.task import State, Task
+from rewarped_sim.task import State
 from rewarped_sim.unit_cube import (
-    CLOUD,
-    COM_Q,
     NUM_POINTS,
-    PARTICLE_Q,
     UnitCubeConfig,
+    UnitCubeTask,
     at_rest,
     draw,
     in_thousandths,
@@ -85,35 +80,26 @@ class HandFlipConfig(UnitCubeConfig):
     num_envs=4,
     summary="fold a disc of dough with a Shadow hand (2500 particles, 48^3 grid), as published",
 )
-class HandFlip(Task):
+class HandFlip(UnitCubeTask):
     """See the module."""
 
-    control_dt_s = 1.0 / 60.0
     default_joint_pos = REST
     num_random = 4
 
     def __init__(self, name: str, config: HandFlipConfig, device: torch.device) -> None:
-        self.name = name
-        self.config = config
-        self.max_episode_steps = config.max_episode_steps
-        self.obs_spec = (
-            COM_Q,
-            ObsTerm(name="joint_q", kind="joint_position", shape=(len(REST),), unit="rad"),
-            PARTICLE_Q,
-        )
-        self.point_cloud = CLOUD
-        self.action = ActionSpec(
-            joint_names=HAND.joint_names,
-            mode="delta_position",
-            scale=(JOINT_STEP,) * len(REST),
+        super().__init__(
+            name,
+            config,
+            device,
+            tool=HAND,
+            step=(JOINT_STEP,) * len(REST),
             lower=LOWER,
             upper=UPPER,
-            max_velocity=(JOINT_STEP / self.control_dt_s,) * len(REST),
+            joint_unit="rad",
         )
+        self.config = config
         self._disc = at_rest(mirrored_disc(config.num_particles // 2, config.disc_seed), device)
         self._rest = torch.tensor(REST, device=device)
-        self._move = DeltaPosition(self.action, device)
-        self._observed = observed_particles(config.num_particles, NUM_POINTS, device)
 
     def build(self) -> MpmModel:
         config = self.config
@@ -147,13 +133,6 @@ class HandFlip(Task):
             "joint_q": self._rest.repeat(len(uniform), 1),
             "open_width": self._width(particles)[:, None],
         }
-
-    def control(self, state: State, action: Tensor) -> Tensor:
-        return self._move(state["joint_q"], action)
-
-    def observe(self, state: State, action: Tensor) -> dict[str, Tensor]:
-        cloud = state["particles"][:, self._observed, :3]
-        return fill(self.obs_spec, joint_position=state["joint_q"], cloud=cloud)
 
     def reward(self, state: State, action: Tensor) -> dict[str, Tensor]:
         open_width = state["open_width"][:, 0]

@@ -16,24 +16,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from policy_runner.contract import ActionSpec, ObsTerm
-from rewarped_sim.delta_position import DeltaPosition
 from rewarped_sim.engine.kinematics import Joint, Shape, Tool
 from rewarped_sim.engine.mpm.bodies import BODY_SIZE, FREE, HELD, Body, Spring
 from rewarped_sim.engine.mpm.grid import WALL_NODES
 from rewarped_sim.engine.mpm.materials import Dough
 from rewarped_sim.engine.mpm.model import MpmModel, Part
-from rewarped_sim.observation import fill, observed_particles
 from rewarped_sim.registry import register
 from rewarped_sim.scene import Scene, SceneShape
-from rewarped_sim.task import State, Task
+from rewarped_sim.task import State
 from rewarped_sim.unit_cube import (
-    CLOUD,
-    COM_Q,
-    FRAME,
-    NUM_POINTS,
-    PARTICLE_Q,
+    TARGET_Q,
     UnitCubeConfig,
+    UnitCubeTask,
     at_rest,
     draw,
 )
@@ -90,40 +84,31 @@ class SpringPressConfig(UnitCubeConfig):
     num_envs=4,
     summary="press dough to a given height with a plate on springs that the dough pushes back (768 particles)",
 )
-class SpringPress(Task):
+class SpringPress(UnitCubeTask):
     """See the module."""
 
-    control_dt_s = 1.0 / 60.0
     default_joint_pos = ARM_START
     num_random = 1
 
     def __init__(self, name: str, config: SpringPressConfig, device: torch.device) -> None:
-        self.name = name
-        self.config = config
-        self.max_episode_steps = config.max_episode_steps
-        self.obs_spec = (
-            COM_Q,
-            ObsTerm(name="joint_q", kind="joint_position", shape=(3,), unit="m"),
-            ObsTerm(name="target_q", kind="goal_position", shape=(3,), unit="m", frame=FRAME),
-            PARTICLE_Q,
-        )
-        self.point_cloud = CLOUD
-        self.action = ActionSpec(
-            joint_names=ARM.joint_names,
-            mode="delta_position",
-            scale=(ARM_STEP,) * 3,
+        super().__init__(
+            name,
+            config,
+            device,
+            tool=ARM,
+            step=(ARM_STEP,) * 3,
             lower=ARM_LOWER,
             upper=ARM_UPPER,
-            max_velocity=(ARM_STEP / self.control_dt_s,) * 3,
+            joint_unit="m",
+            more_terms=(TARGET_Q,),
         )
+        self.config = config
         self._floor = WALL_NODES / config.grid_size
         half_height = BLOCK_SIZE[2] / 2.0
         in_block = np.random.default_rng(0).uniform(-0.5, 0.5, (config.num_particles, 3))
         self._block = at_rest(in_block * BLOCK_SIZE + (0.5, 0.5, self._floor + half_height), device)
         self._start = torch.tensor(ARM_START, device=device)
         self._plate = torch.tensor((*ARM_START, 0.0, 0.0, 0.0, 1.0, *(0.0,) * 6), device=device)
-        self._move = DeltaPosition(self.action, device)
-        self._observed = observed_particles(config.num_particles, NUM_POINTS, device)
 
     def build(self) -> MpmModel:
         config = self.config
@@ -170,20 +155,9 @@ class SpringPress(Task):
             "target": target,
         }
 
-    def control(self, state: State, action: Tensor) -> Tensor:
-        return self._move(state["joint_q"], action)
-
-    def observe(self, state: State, action: Tensor) -> dict[str, Tensor]:
-        return fill(
-            self.obs_spec,
-            joint_position=state["joint_q"],
-            goal_position=state["target"],
-            cloud=state["particles"][:, self._observed, :3],
-        )
-
     def reward(self, state: State, action: Tensor) -> dict[str, Tensor]:
         """1 with the mean height on target, 1/5 with the block untouched, or pressed too far by as much."""
-        height = state["particles"][:, self._observed, 2].mean(dim=1)
+        height = self.points(state)[..., 2].mean(dim=1)
         target = state["target"][:, 2]
         untouched = self._floor + BLOCK_SIZE[2] / 2.0
         miss = (height - target) / (untouched - target)
