@@ -1,0 +1,1 @@
+"""Articulated rigid bodies: joint coordinates, contact, muscles, and their adjoints."""
