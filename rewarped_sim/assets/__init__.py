@@ -1,1 +1,1 @@
-"""Geometry of tools, written as tables."""
+"""Tools and articulated models, written as tables."""
