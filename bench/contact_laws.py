@@ -97,7 +97,7 @@ def kinks_at_work(env: Env, start: dict[str, Any], work: Tensor) -> dict[str, in
     """`count_kinks` of the first control step at work."""
     solver = MpmSolver(env.model, num_envs=1, num_slots=1, requires_grad=False)
     fields = [start[name].flatten(start_dim=2) for name in ("x", "v", "C", "F")]
-    joint_dq = env.task.control(start, work)
+    joint_dq = env.task.control(start, work)["joint_dq"]
     inputs = [
         (solver.state, torch.cat(fields, dim=2)),
         (solver.joint_q, start["joint_q"]),

@@ -20,7 +20,7 @@ from rewarped_sim.engine.kinematics import Shape, Tool
 from rewarped_sim.engine.mpm.contact import MIN_INFLUENCE
 from rewarped_sim.engine.mpm.materials import Corotated, Dough, Fluid, Material, NeoHookean, Sand
 from rewarped_sim.engine.mpm.model import MpmModel, Part
-from rewarped_sim.torch_bridge import MpmBridge
+from rewarped_sim.torch_bridge import make_bridge
 from rewarped_sim.unit_cube import at_rest
 
 PICTURES = Path(__file__).parent / "pictures"
@@ -71,14 +71,16 @@ def fall(material: Material) -> NDArray[np.float32]:
         floor_friction=0.5,
         tool_friction=0.0,
     )
-    bridge = MpmBridge(model, num_envs=1, device=CPU, horizon=0)
+    bridge = make_bridge(model, num_envs=1, device=CPU, horizon=0)
     centre = np.array([0.5, 0.5, FLOOR + DROP + EDGE / 2])
     cube = centre + EDGE * np.random.default_rng(0).uniform(-0.5, 0.5, (PARTICLES, 3))
     particles = at_rest(cube, CPU)[None]
     still = torch.zeros(1, 1)
     frames = [particles[0, :, :3].numpy()]
     for _ in range(round(LAST_S / FRAME_S)):
-        particles = bridge.step({"particles": particles, "joint_q": still}, still)["particles"].clone()
+        particles = bridge.step({"particles": particles, "joint_q": still, "joint_dq": still})[
+            "particles"
+        ].clone()
         frames.append(particles[0, :, :3].numpy())
     return np.stack(frames)
 

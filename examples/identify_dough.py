@@ -57,7 +57,7 @@ def motion(env: Env, materials: Tensor, actions: Tensor) -> Tensor:
     tracked = []
     for action in actions:
         obs = env.step(action).obs
-        tracked.append(torch.cat((obs["particle_q"][0], env.bodies[0, :, :3])))
+        tracked.append(torch.cat((obs["particle_q"][0], env.state["bodies"][0, :, :3])))
     return torch.stack(tracked)
 
 

@@ -14,22 +14,19 @@ import warp as wp
 from torch import Tensor
 
 from policy_runner.contract import ObsTerm, PolicyContract
-from rewarped_sim.engine.mpm.bodies import BODY_SIZE
-from rewarped_sim.engine.mpm.grid import FAULTS
-from rewarped_sim.engine.mpm.material_table import MATERIAL_FIELDS
-from rewarped_sim.engine.mpm.model import MpmModel
-from rewarped_sim.engine.mpm.state import C, F, V, X
+from rewarped_sim.material_spread import MaterialSpread
 from rewarped_sim.random import uniform
 from rewarped_sim.scene import Scene
 from rewarped_sim.task import State, Task
-from rewarped_sim.torch_bridge import MpmBridge
+from rewarped_sim.torch_bridge import make_bridge
 from sapo_learner.vec_env import Obs, StepResult
 
 MAX_MAGNITUDE = 1.0e6
 """A state entry beyond this is as broken as one that is not finite."""
-_MATERIAL_STREAM = 0x4D41
-"""Keeps the draws of material constants apart from those of the start states."""
-_FIELDS = {"x": (X, 3), "v": (V, 3), "C": (C, 9), "F": (F, 9)}
+_STEP_STREAM = 0x5354
+"""Keeps what tasks draw in the middle of an episode apart from the draws of the start states."""
+_STEPS_PER_EPISODE = 1 << 20
+"""Room for counters of draws within an episode."""
 
 
 class DeviceError(RuntimeError):
@@ -56,13 +53,11 @@ class Env:
         horizon: int,
         storage: str = "auto",
         material_spread: float = 0.0,
-        material_gradient: bool = False,
+        parameter_gradient: bool = False,
         num_threads: int | None = None,
     ) -> None:
         if num_envs < 1:
             raise ValueError(f"num_envs must be >= 1, got {num_envs}")
-        if not 0.0 <= material_spread < 1.0:
-            raise ValueError(f"material_spread must be in [0, 1), got {material_spread}")
         self.task = task
         self.num_envs = num_envs
         self.device = device
@@ -73,28 +68,31 @@ class Env:
         self.joint_names = task.action.joint_names
         self.control_dt_s = task.control_dt_s
         self.max_episode_steps = task.max_episode_steps
-        model = task.build()
-        model.check_cfl(stiffer_by=1.0 + material_spread)
-        self._bridge = MpmBridge(
-            model,
+        self.model: Any = task.build()
+        """The physics of one environment: a model of the engine that the task takes."""
+        self._material_spread = MaterialSpread(self.model, material_spread, device)
+        self._bridge = make_bridge(
+            self.model,
             num_envs=num_envs,
             device=device,
             horizon=horizon,
             storage=storage,
-            material_gradient=material_gradient,
+            parameter_gradient=parameter_gradient,
             num_threads=num_threads,
         )
-        self._material_spread = material_spread
         self.materials: Tensor | None = None
-        """Constants of each env to run with instead of the task's own, (num_envs, parts, len(MATERIAL_FIELDS)), columns
-        as in `engine.mpm.material_table`. With `material_gradient` they may require a gradient."""
+        """MPM: constants of each env to run with instead of the task's own, (num_envs, parts, len(MATERIAL_FIELDS)),
+        columns as in `engine.mpm.material_table`. With `material_gradient` they may require a gradient."""
+        self.parameters: Tensor | None = None
+        """Articulations: parameters of each env to run with instead of the task's own, (num_envs, size), as
+        `engine.articulation.parameters` lays them out. With `parameter_gradient` they may require a gradient."""
         self._clock = torch.zeros(num_envs, dtype=torch.int64, device=device)
         self._episode = torch.zeros(num_envs, dtype=torch.int64, device=device)
         self._action = torch.zeros(num_envs, self.action_dim, device=device)
         self.nonfinite = torch.zeros(num_envs, dtype=torch.int64, device=device)
         """How often each env's state broke, for whatever reason, and was reset: (num_envs,) int64."""
-        self.faults = {name: torch.zeros_like(self.nonfinite) for name in FAULTS}
-        """How often each of the engine's `FAULTS` was the reason, (num_envs,) int64 each."""
+        self.faults = {name: torch.zeros_like(self.nonfinite) for name in self._bridge.engine.fault_names}
+        """How often each of the engine's faults was the reason, (num_envs,) int64 each."""
         self._state = self._fresh(self._episode)
 
     # ---- VecEnv ------------------------------------------------------------------------------------------------
@@ -116,36 +114,37 @@ class Env:
             )
         action = action.clamp(-1.0, 1.0)
         before = self._state
-        joint_dq = self.task.control(before, action)
-        constants = {} if self.materials is None else {"materials": self.materials}
-        moved = self._bridge.step({**before, **constants}, joint_dq)
-        after: State = {**before, **moved, "joint_q": before["joint_q"] + joint_dq}
+        controls = self.task.control(before, action)
+        given = {"materials": self.materials, "parameters": self.parameters}
+        constants = {name: value for name, value in given.items() if value is not None}
+        after: State = {**before, **self._bridge.step({**before, **constants, **controls})}
 
         # What a broken env shows from here on is its next start: finite, and without a gradient.
-        faults = self._bridge.faults.bool()
+        faults = self._bridge.faults
         healthy = _healthy(after) & ~faults.any(dim=1)
         fresh = self._fresh(self._episode + 1)
         after = _select(healthy, after, fresh)
         terms = self.task.reward(after, action)
         terms = {name: torch.where(healthy, term, 0.0) for name, term in terms.items()}
         reward = torch.stack(list(terms.values())).sum(dim=0)
+        terminated = self.task.terminated(after) | ~healthy
+        after = self.task.after_step(after, self._draw)
         terminal_obs = self.task.observe(after, action)
 
         self._clock = self._clock + 1
         truncated = self._clock >= self.max_episode_steps
-        terminated = self.task.terminated(after) | ~healthy
         done = terminated | truncated
         self._episode = self._episode + done
         self.nonfinite += ~healthy
-        for i, name in enumerate(FAULTS):
-            self.faults[name] += faults[:, i]
+        for i, count in enumerate(self.faults.values()):
+            count += faults[:, i]
         self._state = _select(~done, after, fresh)
         self._clock = torch.where(done, 0, self._clock)
         action = torch.where(done[:, None], 0.0, action)
         self._action = action.detach()
         info = {f"reward/{name}": term.detach() for name, term in terms.items()}
         info["nonfinite"] = ~healthy
-        info |= {f"fault/{name}": faults[:, i] for i, name in enumerate(FAULTS)}
+        info |= {f"fault/{name}": faults[:, i] for i, name in enumerate(self.faults)}
         return StepResult(
             obs=self.task.observe(self._state, action),
             reward=reward,
@@ -162,18 +161,11 @@ class Env:
         return self.task.observe(self._state, self._action)
 
     def state_dict(self) -> dict[str, Any]:
-        """Named physical state (x, v, C, F, joint_q, ...), clocks, random state and counters; copies."""
-        particles = self._state["particles"].detach()
-        named = {
-            name: particles[..., at : at + size]
-            .reshape(*particles.shape[:2], *((3,) if size == 3 else (3, 3)))
-            .clone()
-            for name, (at, size) in _FIELDS.items()
-        }
+        """Named physical state (MPM: x, v, C, F, joint_q, ...), clocks, random state and counters; copies."""
+        named = self._bridge.engine.named(self._state)
         return {
             "task": self.task_name,
-            **named,
-            **{name: value.detach().clone() for name, value in self._state.items() if name != "particles"},
+            **{name: value.detach().clone() for name, value in named.items()},
             "clock": self._clock.clone(),
             "episode": self._episode.clone(),
             "action": self._action.clone(),
@@ -199,9 +191,8 @@ class Env:
         def restored(name: str) -> Tensor:
             return state[name].detach().to(self.device, expected[name].dtype, copy=True)
 
-        parts = [restored(name).flatten(2) for name in _FIELDS]
-        others = {name: restored(name) for name in self._state if name != "particles"}
-        self._state = {"particles": torch.cat(parts, dim=2), **others}
+        engine = self._bridge.engine
+        self._state = engine.from_named({name: restored(name) for name in engine.named(self._state)})
         self._clock, self._episode = restored("clock"), restored("episode")
         self._action, self.nonfinite = restored("action"), restored("nonfinite")
         self.seed = int(state["seed"])
@@ -209,14 +200,19 @@ class Env:
     # ---- for people and for robots -----------------------------------------------------------------------------
 
     @property
-    def model(self) -> MpmModel:
-        """The physics of one environment."""
-        return self._bridge.model
+    def state(self) -> State:
+        """State of all envs by name, with the gradients that it carries; see `rewarped_sim.task.State`."""
+        return dict(self._state)
 
     @property
     def joint_q(self) -> Tensor:
-        """Joint coordinates of the driven tool, (num_envs, joints), without gradient."""
-        return self._state["joint_q"].detach()
+        """Positions of the joints that the action names, (num_envs, joints), without gradient."""
+        return self.task.joint_position(self._state).detach()
+
+    @property
+    def joint_qd(self) -> Tensor:
+        """Velocities of the same joints, (num_envs, joints), without gradient."""
+        return self.task.joint_velocity(self._state).detach()
 
     @property
     def goal_position(self) -> Tensor | None:
@@ -225,11 +221,6 @@ class Env:
         if term is None:
             return None
         return self.task.observe(self._state, self._action)[term.name].detach() / term.scale
-
-    @property
-    def bodies(self) -> Tensor:
-        """Bodies that are pushed back, (num_envs, bodies, 13) as in `engine.mpm.bodies`; none in most tasks."""
-        return self._state.get("bodies", torch.zeros(self.num_envs, 0, BODY_SIZE, device=self.device))
 
     @property
     def bad_adjoints(self) -> Tensor:
@@ -255,28 +246,18 @@ class Env:
 
     def memory_report(self) -> str:
         """One line: what a window of control steps takes."""
-        model = self._bridge.model
         return (
-            f"{self.task_name}: {self.num_envs} envs x {model.num_particles} particles, {model.num_substeps} substeps "
-            f"on a {model.grid_size}^3 grid (CFL {model.cfl:.2f}); {self._bridge.plan.describe()}"
+            f"{self.task_name}: {self.num_envs} envs of {self._bridge.engine.describe()}; "
+            f"{self._bridge.plan.describe()}"
         )
 
     def _fresh(self, episode: Tensor) -> State:
         state = self.task.initial_state(uniform(self.seed, episode, self.task.num_random))
-        if self._material_spread > 0.0:
-            state["materials"] = self._varied_materials(episode)
-        return state
+        return state | self._material_spread(self.seed, episode)
 
-    def _varied_materials(self, episode: Tensor) -> Tensor:
-        """The task's constants with stiffness and yield stress varied by env, episode and part."""
-        own = self._bridge.own_materials
-        parts = len(own)
-        draws = uniform(self.seed + _MATERIAL_STREAM, episode, 2 * parts).view(-1, parts, 2)
-        stiffness, strength = (1.0 + self._material_spread * (2.0 * draws - 1.0)).unbind(dim=2)
-        varied = own.repeat(self.num_envs, 1, 1)
-        for name, factor in (("mu", stiffness), ("lam", stiffness), ("yield_stress", strength)):
-            varied[..., MATERIAL_FIELDS.index(name)] *= factor
-        return varied
+    def _draw(self, counter: Tensor, count: int) -> Tensor:
+        """Uniform numbers in [0, 1), (num_envs, count), by seed, env, episode and `counter` (num_envs,) int64."""
+        return uniform(self.seed + _STEP_STREAM, self._episode * _STEPS_PER_EPISODE + counter, count)
 
 
 def _healthy(state: State) -> Tensor:

@@ -19,6 +19,7 @@ def make(
     storage: str = "auto",
     material_spread: float = 0.0,
     material_gradient: bool = False,
+    parameter_gradient: bool = False,
     num_threads: int | None = None,
     **overrides: Any,
 ) -> Env:
@@ -33,7 +34,8 @@ def make(
         requires_grad: False builds a lean, forward-only simulator.
         storage: `store` every substep of a window, `recompute` them in the backward pass, or `auto`: as memory allows.
         material_spread: vary stiffness and yield stress of every env and episode by up to this share, in [0, 1).
-        material_gradient: let gradients flow into `Env.materials`, the constants of each env.
+        material_gradient: let gradients flow into `Env.materials`, the constants of each env (tasks with particles).
+        parameter_gradient: let gradients flow into `Env.parameters`, those of each env (articulated tasks).
         num_threads: CPU threads for physics; all cores by default.
         overrides: settings of the task's `Config`.
 
@@ -57,6 +59,6 @@ def make(
             horizon=horizon if requires_grad else 0,
             storage=storage,
             material_spread=material_spread,
-            material_gradient=material_gradient,
+            parameter_gradient=material_gradient or parameter_gradient,
             num_threads=num_threads,
         )

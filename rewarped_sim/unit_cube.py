@@ -99,9 +99,9 @@ class UnitCubeTask(Task):
         self._move = DeltaPosition(self.action, device)
         self._observed = observed_particles(config.num_particles, NUM_POINTS, device)
 
-    def control(self, state: State, action: Tensor) -> Tensor:
+    def control(self, state: State, action: Tensor) -> dict[str, Tensor]:
         """The action's increments, cut at the joints' limits."""
-        return self._move(state["joint_q"], action)
+        return {"joint_dq": self._move(state["joint_q"], action)}
 
     def observe(self, state: State, action: Tensor) -> dict[str, Tensor]:
         """Joints, points and, where the task has one, the target."""

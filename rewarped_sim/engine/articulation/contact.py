@@ -90,7 +90,7 @@ class GroundContact:
 
 
 @cache
-def ground_kernel(scalars: Scalars, law: str) -> wp.Kernel:
+def ground_kernel(scalars: Scalars, law: str) -> Any:
     """Build the kernel that subtracts the ground's forces from the links' inertial ones."""
     real, vec3, vec4 = scalars.real, scalars.vec3, scalars.vec4
     Worlds = workspace_types(scalars).Worlds

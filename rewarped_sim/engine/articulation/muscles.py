@@ -39,7 +39,7 @@ class Muscles:
 
 
 @cache
-def muscle_kernel(scalars: Scalars) -> wp.Kernel:
+def muscle_kernel(scalars: Scalars) -> Any:
     """Build the kernel that subtracts the muscles' forces from the links' inertial ones."""
     real, vec3 = scalars.real, scalars.vec3
     Worlds = workspace_types(scalars).Worlds

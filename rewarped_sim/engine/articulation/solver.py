@@ -211,3 +211,10 @@ def _world_first(array: wp.array) -> wp.array:
     """The same memory with the last two indices exchanged: (..., world, k)."""
     *outer, k, world = range(array.ndim)
     return array.transpose((*outer, world, k))
+
+
+def slot_bytes(model: ArticulationModel) -> int:
+    """Memory that one world's control step takes in float32: states, accelerations and factors of the mass matrix."""
+    state = model.num_coordinates + model.num_dofs
+    substep = state + model.num_dofs + Tree(model).factor_size
+    return 4 * (model.num_substeps * substep + state)

@@ -76,7 +76,7 @@ def test_the_scene_shows_the_hand_where_the_dough_feels_it():
     *hand, floor = env.scene().shapes
     with torch.no_grad():
         env.step(torch.zeros(1, 24))
-    for shape, position in zip(hand, env._bridge._solver._poses.pos.numpy()[:19], strict=True):
+    for shape, position in zip(hand, env._bridge.engine._solver._poses.pos.numpy()[:19], strict=True):
         np.testing.assert_allclose(shape.position, position, atol=1e-6)
     assert floor.position[2] == pytest.approx(3 / 32)
 

@@ -105,7 +105,7 @@ def test_the_scene_shows_the_pin_where_the_dough_feels_it():
     with torch.no_grad():
         env.step(torch.zeros(1, 3))
     *tool, floor = env.scene().shapes
-    for shape, position in zip(tool, env._bridge._solver._poses.pos.numpy()[:2], strict=True):
+    for shape, position in zip(tool, env._bridge.engine._solver._poses.pos.numpy()[:2], strict=True):
         np.testing.assert_allclose(shape.position, position, atol=1e-6)
     assert floor.kind == "plane"
     assert floor.position[2] == pytest.approx(3 / 32)
