@@ -16,8 +16,17 @@ from typing import Any
 
 SCHEMA_VERSION = 1
 
-OBS_KINDS = ("joint_position", "joint_velocity", "cloud", "cloud_mean", "previous_action", "goal_position")
-"""Where a term comes from. `cloud` is the sampled cloud itself, `cloud_mean` its mean point."""
+OBS_KINDS = (
+    "joint_position",
+    "joint_velocity",
+    "cloud",
+    "cloud_mean",
+    "previous_action",
+    "goal_position",
+    "privileged",
+)
+"""Where a term comes from. `cloud` is the sampled cloud itself, `cloud_mean` its mean point. What is `privileged`
+only a simulator knows: such a policy can be trained, evaluated and exported, but a runner refuses it."""
 
 ACTION_MODES = ("delta_position", "position", "velocity", "effort")
 """What an action of 1 means after scaling; `delta_position` adds to the joint position of the same tick."""

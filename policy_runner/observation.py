@@ -30,6 +30,11 @@ class ObservationBuilder:
             "goal_position": 3,
         }
         for term in contract.state_terms:
+            if term.kind == "privileged":
+                raise ContractError(
+                    f"obs_terms[{term.name}].kind: 'privileged' is known to the simulator only; this runner measures "
+                    f"{sorted(sizes)} and clouds"
+                )
             if term.size != sizes[term.kind]:
                 raise ContractError(
                     f"obs_terms[{term.name}].shape: kind {term.kind!r} has {sizes[term.kind]} values, "

@@ -1,5 +1,7 @@
 """Fill the observation terms of a policy contract from physical state, as the runner fills them from messages."""
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor
 
@@ -16,18 +18,21 @@ def fill(
     terms: tuple[ObsTerm, ...],
     *,
     joint_position: Tensor | None = None,
+    joint_velocity: Tensor | None = None,
     cloud: Tensor | None = None,
     goal_position: Tensor | None = None,
     previous_action: Tensor | None = None,
+    privileged: Mapping[str, Tensor] | None = None,
 ) -> dict[str, Tensor]:
     """Observation dict of `terms` from what was measured.
 
-    joint_position: (num_envs, joints); cloud: (num_envs, points, 3) in the frame of the terms; goal_position:
-    (num_envs, 3); previous_action: (num_envs, actions). The result owns its memory: nothing in it aliases simulator
-    state.
+    joint_position, joint_velocity: (num_envs, joints); cloud: (num_envs, points, 3) in the frame of the terms;
+    goal_position: (num_envs, 3); previous_action: (num_envs, actions); privileged: by term name, (num_envs, size). The
+    result owns its memory: nothing in it aliases simulator state.
     """
     measured = {
         "joint_position": joint_position,
+        "joint_velocity": joint_velocity,
         "cloud": cloud,
         "cloud_mean": None if cloud is None else cloud.mean(dim=1),
         "goal_position": goal_position,
@@ -35,7 +40,7 @@ def fill(
     }
     obs = {}
     for term in terms:
-        value = measured.get(term.kind)
+        value = (privileged or {}).get(term.name) if term.kind == "privileged" else measured[term.kind]
         if value is None:
             raise ValueError(f"observation term {term.name!r}: this state has no {term.kind!r}")
         if tuple(value.shape[1:]) != term.shape:

@@ -29,6 +29,8 @@ START_JOINTS = (0.0, 1.0, 0.0, -1.0, 0.0, -1.0, 0.0, 1.0)
 
 DFLEX_CONTACT = ContactMaterial(stiffness=4.0e4, damping=1.0e4, friction_stiffness=3.0e3, friction=0.75)
 REWARPED_CONTACT = ContactMaterial(stiffness=4.0e3, damping=1.0e3, friction_stiffness=3.0e2, friction=0.75)
+REWARPED_GROUND = ContactMaterial(stiffness=1.0e5, damping=1.0e3, friction_stiffness=1.0e3, friction=0.5)
+"""That simulator's defaults, which its ants stand on: a published resting height of 0.299 m needs this stiffness."""
 
 _LEGS = ((1.0, 1.0), (-1.0, 1.0), (-1.0, -1.0), (1.0, -1.0))
 """Signs of x and y per leg."""
@@ -48,6 +50,7 @@ def ant(
     limit_stiffness: float = 1.0e3,
     limit_damping: float = 0.0,
     contact: ContactMaterial = DFLEX_CONTACT,
+    ground: ContactMaterial | None = None,
     contact_law: str = "dflex",
     self_collision: bool = False,
     control_dt_s: float = 1.0 / 60.0,
@@ -63,7 +66,8 @@ def ant(
         link_inertia_extra: added about every axis of the eight leg links [kg m^2].
         limit_stiffness: [N m/rad]
         limit_damping: while a limit is violated [N m s/rad].
-        contact: of all shapes and the ground.
+        contact: of all shapes.
+        ground: None takes the same as the shapes'.
         contact_law: one of `CONTACT_LAWS`.
         self_collision: whether bodies touch each other, parents and their children excepted.
         control_dt_s: duration of a control step [s].
@@ -112,7 +116,7 @@ def ant(
         bodies=tuple(bodies),
         control_dt_s=control_dt_s,
         num_substeps=num_substeps,
-        ground=contact,
+        ground=ground or contact,
         contact_law=contact_law,
         contact_pairs=all_body_pairs(bodies) if self_collision else (),
     )
@@ -122,7 +126,8 @@ def ant_run() -> ArticulationModel:
     """The ant of Rewarped's AntRun, with everything that its published returns were measured with.
 
     The torso is an almost empty shell, joints have no damping, and what was meant as armature counts twice: once on the
-    joints and once as inertia of the links.
+    joints and once as inertia of the links. The ground keeps the simulator's defaults, so that feet meet the mean of
+    two very different materials.
     """
     return ant(
         torso_density=5.0,
@@ -131,6 +136,7 @@ def ant_run() -> ArticulationModel:
         link_inertia_extra=0.005,
         limit_damping=10.0,
         contact=REWARPED_CONTACT,
+        ground=REWARPED_GROUND,
         contact_law="huber",
         self_collision=True,
     )

@@ -72,7 +72,7 @@ class Tree:
             parent = by_name.get(body.parent, -1)
             link = self.body_link[parent] if parent >= 0 else 0
             pose = self.body_pose[parent] if parent >= 0 else (np.zeros(3), _identity())
-            pose = _compose(pose, (np.array(body.position), _unit(body.quaternion)))
+            pose = compose(pose, (np.array(body.position), _unit(body.quaternion)))
             for joint in body.joints:
                 carried = self._carries_root(link)
                 self.moves_origin.append(joint.kind == "free" or (joint.kind == "slide" and carried))
@@ -93,7 +93,7 @@ class Tree:
         self._number_dofs()
         self._gather_mass()
         self.geoms = [
-            PlacedGeom(geom, index, self.body_link[index], *_compose(self.body_pose[index], _pose_of(geom)))
+            PlacedGeom(geom, index, self.body_link[index], *compose(self.body_pose[index], _pose_of(geom)))
             for index, body in enumerate(model.bodies)
             for geom in body.geoms
         ]
@@ -200,6 +200,17 @@ def mean_material(first: ContactMaterial, second: ContactMaterial) -> ContactMat
     )
 
 
+def compose(outer: Pose, inner: Pose) -> Pose:
+    """A pose given in the frame of another one, in the frame of that."""
+    return outer[0] + rotation_matrix(outer[1]) @ inner[0], product(outer[1], inner[1])
+
+
+def product(p: np.ndarray, q: np.ndarray) -> np.ndarray:
+    """Product of two quaternions: the rotation q, then p."""
+    vector = p[3] * q[:3] + q[3] * p[:3] + np.cross(p[:3], q[:3])
+    return np.append(vector, p[3] * q[3] - p[:3] @ q[:3])
+
+
 def _sum(parts: list[MassProperties]) -> MassProperties:
     mass = sum(part.mass for part in parts)
     if mass == 0.0:
@@ -244,15 +255,6 @@ def _feelers(geom: Geom) -> list[tuple[np.ndarray, float]]:
 
 def _pose_of(geom: Geom) -> Pose:
     return np.array(geom.position), _unit(geom.quaternion)
-
-
-def _compose(outer: Pose, inner: Pose) -> Pose:
-    return outer[0] + rotation_matrix(outer[1]) @ inner[0], _product(outer[1], inner[1])
-
-
-def _product(p: np.ndarray, q: np.ndarray) -> np.ndarray:
-    vector = p[3] * q[:3] + q[3] * p[:3] + np.cross(p[:3], q[:3])
-    return np.append(vector, p[3] * q[3] - p[:3] @ q[:3])
 
 
 def _unit(quaternion: tuple[float, ...]) -> np.ndarray:
