@@ -1,0 +1,146 @@
+"""The 76 muscles of one leg: where they run and how hard they pull.
+
+From the musculoskeletal model of MASS (Muscle-Actuated Skeletal System), Copyright 2019 Seunghwan Lee, licensed under
+the Apache License 2.0. Changed: the right leg only, as a table of largest forces and waypoints; waypoints in the frames
+of the bones that they are fixed to, rounded to millimetres. S. Lee, K. Lee, M. Park, J. Lee, "Scalable muscle-actuated
+human simulation and control", ACM Transactions on Graphics 38(4), 2019.
+"""
+
+BONES = {"P": "pelvis", "F": "femur", "T": "tibia", "A": "talus", "H": "thumb_toe", "K": "pinky_toe"}
+"""What the letters of `MUSCLES` mean."""
+
+MUSCLES: tuple[tuple[str, float, str], ...] = (
+    ("Adductor_Brevis", 151.85, "P -32 -61 72, F 7 -100 16, F -20 -107 3"),
+    ("Adductor_Brevis1", 151.85, "P -14 -69 74, F 14 -177 11, F -14 -203 14"),
+    ("Adductor_Longus", 199.75, "P -30 -59 74, F -10 -195 14, F -19 -233 13"),
+    ("Adductor_Longus1", 199.75, "P -14 -66 80, F 40 -204 17, F -9 -299 13"),
+    ("Adductor_Magnus", 259.38, "P -22 -90 44, F -16 -96 -6, F -44 -100 -6"),
+    ("Adductor_Magnus1", 259.38, "P -24 -100 44, F -7 -133 -12, F -34 -174 10"),
+    ("Adductor_Magnus2", 259.38, "P -36 -111 5, F 20 -125 -13, F -12 -189 -13, F -26 -214 13"),
+    ("Adductor_Magnus3", 259.38, "P -48 -111 -13, F 16 -152 -22, F -12 -230 -11, F -15 -292 9"),
+    ("Adductor_Magnus4", 259.38, "P -69 -104 -25, P -63 -137 -17, F 27 -292 -20, F 25 -378 -17"),
+    (
+        "Bicep_Femoris_Longus",
+        705.2,
+        "P -71 -81 -33, F -6 -79 -35, F -50 -359 -18, F -54 -392 -21, T -39 -50 -28",
+    ),
+    ("Bicep_Femoris_Short", 157.9, "F -28 -204 12, F -53 -389 -18, T -40 -50 -24"),
+    ("Bicep_Femoris_Short1", 157.9, "F -21 -315 14, F -51 -402 -8, T -38 -50 -20"),
+    (
+        "Extensor_Digitorum_Longus",
+        172.7,
+        "T -24 -56 -3, T -25 -91 -15, T 5 -426 -15, A -12 7 27, A -10 -50 109, H -14 1 27, H -16 -7 43",
+    ),
+    (
+        "Extensor_Digitorum_Longus1",
+        172.7,
+        "T -29 -47 0, T -34 -132 -10, T 2 -425 -14, A -18 3 30, A -25 -53 104, K 15 5 30, K 11 -4 54",
+    ),
+    (
+        "Extensor_Digitorum_Longus2",
+        172.7,
+        "T -28 -50 1, T -41 -132 -4, T 1 -425 -14, A -21 0 31, K 5 12 5, K 1 8 19, K -3 -1 35",
+    ),
+    (
+        "Extensor_Digitorum_Longus3",
+        172.7,
+        "T -30 -46 -1, T -32 -132 -23, T -4 -456 -7, A -34 -18 43, A -51 -49 81, K -14 -5 25",
+    ),
+    (
+        "Extensor_Hallucis_Longus",
+        165.0,
+        "T -16 -158 -18, T 3 -419 -13, A -3 5 27, A 8 -14 69, A 14 -46 114, H 18 -7 44",
+    ),
+    ("Flexor_Digiti_Minimi_Brevis_Foot", 50.0, "K -14 -3 0, A -40 -54 33"),
+    (
+        "Flexor_Digitorum_Longus",
+        137.2,
+        "T 10 -140 -10, T 37 -428 -45, A 16 -37 20, A -3 -45 40, A -7 -68 101, H -15 -11 39",
+    ),
+    (
+        "Flexor_Digitorum_Longus1",
+        137.2,
+        "T 10 -140 -10, T 34 -428 -46, A 15 -37 18, A -5 -46 33, A -22 -71 95, K 12 -5 50",
+    ),
+    (
+        "Flexor_Digitorum_Longus2",
+        137.2,
+        "T 10 -149 -13, T 33 -423 -46, A 17 -35 16, A -11 -47 36, A -35 -69 84, K -1 -5 34",
+    ),
+    (
+        "Flexor_Digitorum_Longus3",
+        137.2,
+        "T 16 -151 -8, T 31 -418 -46, A 20 -27 15, A -27 -52 41, A -51 -69 81, K -14 -7 21",
+    ),
+    (
+        "Flexor_Hallucis",
+        218.4,
+        "T -20 -146 -29, T 25 -431 -48, A 19 -10 -22, A 12 -31 -1, A 15 -66 100, H 16 -12 38",
+    ),
+    (
+        "Flexor_Hallucis1",
+        218.4,
+        "T -20 -146 -29, T 25 -431 -48, A 19 -10 -22, A 12 -31 -1, A 15 -66 100, H 16 -12 38",
+    ),
+    ("Gastrocnemius_Lateral_Head", 606.4, "F -36 -372 6, F -32 -379 -27, T -27 -33 -56, T -12 -236 -81"),
+    ("Gastrocnemius_Medial_Head", 1308.0, "F 15 -366 -3, F -5 -383 -35, T 7 -33 -59, T 39 -265 -49"),
+    ("Gluteus_Maximus", 370.52, "P -54 55 -65, P -112 32 -58, F -63 6 -35, F -58 -61 -5"),
+    ("Gluteus_Maximus1", 370.52, "P -38 8 -68, P -104 -12 -80, F -65 -34 -38, F -51 -88 0"),
+    ("Gluteus_Maximus2", 370.52, "P -30 -31 -64, P -52 -39 -89, P -122 -74 -66, F -59 -94 -24, F -44 -115 3"),
+    ("Gluteus_Maximus3", 370.52, "P -35 -62 -50, P -66 -100 -81, F -34 -83 -65, F -40 -144 10"),
+    ("Gluteus_Maximus4", 370.52, "P -45 -85 -34, P -64 -132 -42, F -25 -125 -29, F -39 -161 14"),
+    ("Gluteus_Medius", 549.9, "P -130 33 60, F -67 12 6, F -67 -10 5"),
+    ("Gluteus_Medius1", 549.9, "P -128 86 1, F -65 17 -15, F -75 -42 3"),
+    ("Gluteus_Medius2", 549.9, "P -79 84 -39, P -122 47 -43, F -69 -15 -18, F -69 -42 -9"),
+    ("Gluteus_Medius3", 549.9, "P -61 28 -57, P -88 7 -52, F -49 3 -37, F -57 -34 -22"),
+    ("Gluteus_Minimus", 198.333, "P -69 12 -36, P -98 -9 -28, F -62 -2 0, F -70 -28 7"),
+    ("Gluteus_Minimus1", 198.333, "P -98 65 -11, P -126 35 -9, F -66 -1 10, F -68 -41 14"),
+    ("Gluteus_Minimus2", 198.333, "P -133 56 40, F -64 -1 17, F -61 -36 16"),
+    ("Gracilis", 137.3, "P -11 -78 62, F 41 -404 -31, T 38 -59 -11, T 22 -73 7"),
+    ("Inferior_Gemellus", 50.0, "P -66 -95 -31, F -34 -25 -35, F -45 -25 -22"),
+    ("Obturator_Externus", 50.0, "P -21 -70 56, P -68 -86 2, F -48 -24 -15"),
+    ("Obturator_Internus", 50.0, "P -18 -75 45, P -52 -76 -28, P -74 -76 -40, F -48 -20 -19"),
+    ("Pectineus", 177.0, "P -40 -53 64, P -57 -63 78, F -11 -97 4, F -22 -103 7"),
+    ("Peroneus_Brevis", 305.9, "T -18 -255 -35, T -13 -429 -57, A -22 -10 -27, A -37 -53 27"),
+    (
+        "Peroneus_Longus",
+        653.3,
+        "T -41 -59 -16, T -53 -173 -28, T -16 -435 -53, A -25 -19 -27, A -32 -38 1, A -5 -40 30, A 8 -41 67",
+    ),
+    ("Peroneus_Tertius", 45.0, "T -8 -406 -42, T -12 -457 -16, A -39 -43 44"),
+    ("Peroneus_Tertius1", 45.0, "T -8 -406 -42, T -12 -457 -16, A -39 -43 44"),
+    ("Piriformis", 148.0, "P -32 1 -59, F -47 -3 -14"),
+    ("Piriformis1", 148.0, "P -16 -45 -57, F -49 -13 -11"),
+    ("Plantaris", 50.0, "F -29 -368 -2, F -21 -384 -25, T -7 -41 -39, T 26 -436 -69, A 5 -40 -56"),
+    ("Popliteus", 50.0, "F -47 -393 -1, F -46 -407 -22, T -17 -38 -33, T 19 -84 -8"),
+    ("Quadratus_Femoris", 254.0, "P -86 -63 -12, P -109 -83 -18, F -46 -54 -17"),
+    ("Rectus_Femoris", 424.4, "P -108 -1 45, F -26 8 43, F -14 -331 55, T -11 4 45"),
+    ("Rectus_Femoris1", 424.4, "P -106 -7 47, F -16 -7 43, F 9 -327 55, T 24 1 42"),
+    ("Sartorius", 113.5, "P -124 29 62, F 55 -226 38, T 45 -42 -12, T 9 -85 20"),
+    ("Semimembranosus", 581.35, "P -75 -79 -27, P -70 -135 -8, F 37 -389 -38, T 43 -27 -32, T 37 -48 -19"),
+    ("Semimembranosus1", 581.35, "P -78 -76 -22, F -3 -71 -23, F -14 -373 -36, F 9 -406 -45, T 18 -44 -32"),
+    (
+        "Semitendinosus",
+        301.9,
+        "P -68 -87 -34, P -88 -128 -16, F 5 -368 -50, T 29 -44 -37, T 34 -67 -16, T 20 -90 7",
+    ),
+    ("Soleus", 1792.95, "T 12 -70 -13, T 13 -120 -49, T 28 -388 -50, T 26 -440 -67, A 7 -48 -53"),
+    ("Soleus1", 1792.95, "T -37 -48 -35, T -31 -146 -65, A -5 9 -44, A -8 -48 -56"),
+    ("Superior_Gemellus", 50.0, "P -61 -62 -28, P -90 -58 -30, F -50 -12 -13"),
+    ("Tensor_Fascia_Lata", 77.5, "P -137 82 7, F -72 -10 -13, F -70 -122 7, F -51 -378 17, T -33 -57 2"),
+    ("Tensor_Fascia_Lata1", 77.5, "P -135 50 50, F -25 -13 67, F -54 -327 37, T -11 4 44"),
+    ("Tensor_Fascia_Lata2", 77.5, "P -143 68 34, F -69 -16 34, F -44 -377 27, T -22 -61 15"),
+    ("Tibialis_Anterior", 673.7, "T -31 -50 0, T 27 -436 -4, A 24 -16 33, A 14 -40 66"),
+    ("Tibialis_Posterior", 905.6, "T -5 -66 -13, T 15 -401 -40, T 46 -448 -42, A 21 -29 21, A -10 -38 52"),
+    ("Vastus_Intermedius", 512.1, "F -24 -63 12, F -7 -122 45, F 8 -329 48, T 20 6 37"),
+    ("Vastus_Intermedius1", 512.1, "F -34 -62 14, F -40 -144 44, F -28 -283 48, T 5 19 43"),
+    ("Vastus_Lateralis", 1127.7, "F -59 -19 13, F -44 -51 28, F -15 -346 51, T 11 11 45"),
+    ("Vastus_Lateralis1", 1127.7, "F -69 -28 9, F -63 -75 12, F -46 -336 20, T -3 2 46"),
+    ("Vastus_Medialis", 721.85, "F -28 -62 14, F 51 -253 25, F 47 -330 16, T 25 3 34"),
+    ("Vastus_Medialis1", 721.85, "F -29 -67 15, F 10 -264 60, T 12 13 46"),
+    ("Vastus_Medialis2", 721.85, "F -28 -62 14, F 33 -286 49, T 23 8 41"),
+    ("iliacus", 207.3, "P -68 66 -30, P -78 -39 49, F -4 -53 -3, F -21 -80 -9"),
+    ("iliacus1", 207.3, "P -117 89 -2, P -84 -8 44, P -87 -64 60, F -9 -57 2, F -28 -66 -11"),
+    ("iliacus2", 207.3, "P -128 53 53, P -100 -8 62, F -12 -25 26, F -19 -70 -2"),
+)
+"""Name, largest force [N], and waypoints: bone, then x (left), y (up), z (forward) in its frame [mm]."""
