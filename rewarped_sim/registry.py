@@ -68,11 +68,15 @@ def unknown(what: str, name: str, known: list[str]) -> str:
 def configure(config: Any, overrides: dict[str, Any], where: str) -> Any:
     """`config` (a frozen dataclass) with fields replaced; raises `ConfigError` naming the key, its type and choices."""
     known = {field.name: getattr(config, field.name) for field in fields(config)}
+    of_any_length = {field.name for field in fields(config) if "..." in str(field.type)}
     changes = {}
     for key, value in overrides.items():
         if key not in known:
             raise ConfigError(f"{where}: {unknown('setting', key, sorted(known))}")
-        changes[key] = _convert(value, known[key], f"{where}.{key}")
+        default = known[key]
+        if key in of_any_length and isinstance(value, (list, tuple)):
+            default = tuple(default[:1]) * len(value)
+        changes[key] = _convert(value, default, f"{where}.{key}")
     try:
         return replace(config, **changes)
     except ValueError as error:

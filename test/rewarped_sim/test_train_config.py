@@ -1,9 +1,14 @@
+from pathlib import Path
+
 import pytest
 import yaml
 
-from rewarped_sim.registry import ConfigError, UnknownTaskError
+from rewarped_sim.registry import ConfigError, UnknownTaskError, configure, find
 from rewarped_sim.run_folder import CONFIG_FILE, open_run_folder
 from rewarped_sim.train_config import TrainConfig, read_train_config
+from sapo_learner.sapo import SapoConfig
+
+CONFIGS = Path(__file__).parents[2] / "config" / "train"
 
 
 @pytest.fixture(autouse=True)
@@ -139,3 +144,20 @@ def test_resuming_what_is_not_there_is_refused(tmp_path, resume, out_dir, messag
     write(tmp_path / "a_file", "")
     with pytest.raises(ConfigError, match=message):
         read_train_config({"out_dir": out_dir}, resume=resume)
+
+
+def test_hidden_layers_may_be_any_number_but_betas_are_two():
+    config = configure(SapoConfig(), {"actor_hidden": [128, 64, 32], "critic_hidden": [64]}, "sapo")
+    assert config.actor_hidden == (128, 64, 32)
+    assert config.critic_hidden == (64,)
+    with pytest.raises(ConfigError, match=r"sapo\.betas: expected 2 values, got 3"):
+        configure(SapoConfig(), {"betas": [0.5, 0.6, 0.7]}, "sapo")
+    with pytest.raises(ConfigError, match=r"sapo\.actor_hidden\[1\]: expected int, got 'wide'"):
+        configure(SapoConfig(), {"actor_hidden": [16, "wide"]}, "sapo")
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_shipped_file_of_differences_fits_its_task(path):
+    config = read_train_config({"task": path.stem})
+    configure(SapoConfig(), dict(config.algo_options), config.algo)
+    configure(find(config.task).config, dict(config.task_options), config.task)
