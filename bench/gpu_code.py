@@ -14,6 +14,11 @@ import warp as wp
 
 from bench.cubin import atomics, resources
 from bench.report import table, write
+from rewarped_sim.engine.articulation.contact import ground_kernel
+from rewarped_sim.engine.articulation.dynamics import dynamics_kernels
+from rewarped_sim.engine.articulation.model import CONTACT_LAWS
+from rewarped_sim.engine.articulation.muscles import muscle_kernel
+from rewarped_sim.engine.articulation.step import step_kernels
 from rewarped_sim.engine.kinematics import kinematics_kernels
 from rewarped_sim.engine.mpm.bodies import body_kernels
 from rewarped_sim.engine.mpm.grid import grid_kernels
@@ -33,6 +38,7 @@ def solver_kernels() -> dict[str, wp.Kernel]:
         **_named("coupled_grid", grid_kernels(FLOAT32, coupled=True)),
         **_named("transfers", transfer_kernels(FLOAT32, frozenset({Dough.law}), material_gradient=True)),
     }
+    found |= articulation_kernels()
     for name in ("scatter_adj", "strain_adj"):
         found[f"transfers.{name} with material gradient"] = found.pop(f"transfers.{name}")
     del found["transfers.scatter"]
@@ -41,6 +47,16 @@ def solver_kernels() -> dict[str, wp.Kernel]:
         for name in ("scatter", "scatter_adj", "strain_adj"):
             found[f"transfers.{name} of {material.__name__}"] = getattr(transfers, name)
     return dict(sorted(found.items()))
+
+
+def articulation_kernels() -> dict[str, wp.Kernel]:
+    """Those of joints, contacts and muscles."""
+    return {
+        **_named("articulation", dynamics_kernels(FLOAT32)),
+        **_named("articulation", step_kernels(FLOAT32)),
+        **{f"articulation.ground, {law}": ground_kernel(FLOAT32, law) for law in CONTACT_LAWS},
+        "articulation.muscles": muscle_kernel(FLOAT32),
+    }
 
 
 def _named(group: str, kernels: SimpleNamespace) -> dict[str, wp.Kernel]:

@@ -11,9 +11,9 @@ linearly implicit ("stable PD", Tan et al. 2011): they see q + h (q' + h q'') an
 of H only. Then q' += h q'', q += h q'.
 
 Backward needs no adjoint of the factorisation: where r vanishes, an adjoint b of q'' passes on as that of r at fixed
-q'', seeded with -H^-1 b (implicit function theorem; Carpentier and Mansard, RSS 2018). The residual is three kernels,
-`sweep_out` (poses, velocities, accelerations, inertial forces), contacts and muscles, `sweep_in` (forces down to the
-joints), and their adjoints are Warp's own: what its loops carry lies in arrays, which a call of the three refills.
+q'', seeded with -H^-1 b (implicit function theorem; Carpentier and Mansard, RSS 2018). The residual is a sequence of
+kernels, from poses to velocities and accelerations, to the forces of inertia, contacts and muscles, and back down the
+tree to the joints. Their adjoints are Warp's own: what their loops carry lies in arrays, which the sequence refills.
 """
 
 from functools import cache
@@ -45,47 +45,33 @@ def dynamics_kernels(scalars: Scalars) -> SimpleNamespace:
         return e
 
     @wp.kernel(module="unique")
-    def sweep_out(first_world: int, links: Links, s: Worlds):
+    def place(first_world: int, links: Links, s: Worlds):
+        """Poses of links and motion subspaces of their joints, from the root outwards."""
         w = first_world + wp.tid()
         zero = real(0.0)
         s.origin[0, w] = vec3()
         s.position[0, w] = vec3()
         s.rotation[0, w] = quat(zero, zero, zero, real(1.0))
-        s.spin[0, w] = vec3()
-        s.velocity[0, w] = vec3()
-        s.spin_rate[0, w] = vec3()
-        # Gravity is an acceleration of the world upwards.
-        s.acceleration[0, w] = vec3(-s.parameters[0, w], -s.parameters[1, w], -s.parameters[2, w])
-        s.moment[0, w] = vec3()
-        s.push[0, w] = vec3()
         for b in range(1, links.count):
             parent = links.parent[b]
             kind = links.kind[b]
             k = links.q_start[b]
             d = links.dof_start[b]
             origin = s.origin[parent, w]
-            wp_ = s.spin[parent, w]
-            vp = s.velocity[parent, w]
             # The frame at joint position zero.
             q0 = s.rotation[parent, w] * links.offset_quaternion[b]
             p0 = s.position[parent, w] + wp.quat_rotate(s.rotation[parent, w], links.offset_position[b])
             q1 = q0
             p1 = p0
-            joint_spin = vec3()
-            joint_velocity = vec3()
-            joint_spin_rate = vec3()
-            joint_acceleration = vec3()
             if kind == FREE:
                 origin = vec3(s.q[k, w], s.q[k + 1, w], s.q[k + 2, w])
                 p1 = vec3()
                 q1 = quat(s.q[k + 3, w], s.q[k + 4, w], s.q[k + 5, w], s.q[k + 6, w])
-                joint_velocity = vec3(s.qd[d, w], s.qd[d + 1, w], s.qd[d + 2, w])
-                joint_spin = vec3(s.qd[d + 3, w], s.qd[d + 4, w], s.qd[d + 5, w])
-                joint_spin_rate = vec3(s.qdd[d + 3, w], s.qdd[d + 4, w], s.qdd[d + 5, w])
-                # q'' is the origin's own acceleration; the spatial one is of the point passing there.
-                joint_acceleration = vec3(s.qdd[d, w], s.qdd[d + 1, w], s.qdd[d + 2, w]) - wp.cross(
-                    joint_spin, joint_velocity
-                )
+                for i in range(3):
+                    s.turn[d + i, w] = vec3()
+                    s.slide[d + i, w] = basis(i)
+                    s.turn[d + 3 + i, w] = basis(i)
+                    s.slide[d + 3 + i, w] = vec3()
             elif kind == SLIDE:
                 axis = wp.quat_rotate(q0, links.axis[b])
                 if links.moves_origin[b] != 0:
@@ -94,75 +80,103 @@ def dynamics_kernels(scalars: Scalars) -> SimpleNamespace:
                     p1 = p0 + s.q[k, w] * axis
                 s.turn[d, w] = vec3()
                 s.slide[d, w] = axis
-                joint_velocity = s.qd[d, w] * axis
-                joint_acceleration = s.qdd[d, w] * axis
             else:
                 anchor = p0 + wp.quat_rotate(q0, links.anchor[b])
                 if kind == HINGE:
                     axis = wp.quat_rotate(q0, links.axis[b])
-                    lever = wp.cross(anchor, axis)
                     q1 = q0 * wp.quat_from_axis_angle(links.axis[b], s.q[k, w])
                     s.turn[d, w] = axis
-                    s.slide[d, w] = lever
-                    joint_spin = s.qd[d, w] * axis
-                    joint_velocity = s.qd[d, w] * lever
-                    joint_spin_rate = s.qdd[d, w] * axis
-                    joint_acceleration = s.qdd[d, w] * lever
+                    s.slide[d, w] = wp.cross(anchor, axis)
                 else:
                     q1 = q0 * quat(s.q[k, w], s.q[k + 1, w], s.q[k + 2, w], s.q[k + 3, w])
-                    joint_spin = wp.quat_rotate(q0, vec3(s.qd[d, w], s.qd[d + 1, w], s.qd[d + 2, w]))
-                    joint_velocity = wp.cross(anchor, joint_spin)
-                    joint_spin_rate = wp.quat_rotate(q0, vec3(s.qdd[d, w], s.qdd[d + 1, w], s.qdd[d + 2, w]))
-                    joint_acceleration = wp.cross(anchor, joint_spin_rate)
-                    ex = wp.quat_rotate(q0, basis(0))
-                    ey = wp.quat_rotate(q0, basis(1))
-                    ez = wp.quat_rotate(q0, basis(2))
-                    s.turn[d, w] = ex
-                    s.turn[d + 1, w] = ey
-                    s.turn[d + 2, w] = ez
-                    s.slide[d, w] = wp.cross(anchor, ex)
-                    s.slide[d + 1, w] = wp.cross(anchor, ey)
-                    s.slide[d + 2, w] = wp.cross(anchor, ez)
+                    for i in range(3):
+                        e = wp.quat_rotate(q0, basis(i))
+                        s.turn[d + i, w] = e
+                        s.slide[d + i, w] = wp.cross(anchor, e)
                 p1 = anchor - wp.quat_rotate(q1, links.anchor[b])
-            spin = wp_ + joint_spin
-            velocity = vp + joint_velocity
-            # a = a_parent + S q'' + v_parent x S q'
-            spin_rate = s.spin_rate[parent, w] + joint_spin_rate + wp.cross(wp_, joint_spin)
-            acceleration = (
-                s.acceleration[parent, w]
-                + joint_acceleration
-                + wp.cross(wp_, joint_velocity)
-                + wp.cross(vp, joint_spin)
-            )
             s.origin[b, w] = origin
             s.position[b, w] = p1
             s.rotation[b, w] = q1
-            s.spin[b, w] = spin
-            s.velocity[b, w] = velocity
-            s.spin_rate[b, w] = spin_rate
+
+    @wp.func
+    def along(subspace: wp.array2d(dtype=vec3), rate: wp.array2d(dtype=real), kind: int, d: int, w: int):
+        """What a joint's rates add to one half of a spatial vector."""
+        total = rate[d, w] * subspace[d, w]
+        if kind == FREE or kind == BALL:
+            total = total + rate[d + 1, w] * subspace[d + 1, w] + rate[d + 2, w] * subspace[d + 2, w]
+        if kind == FREE:
+            total = (
+                total
+                + rate[d + 3, w] * subspace[d + 3, w]
+                + rate[d + 4, w] * subspace[d + 4, w]
+                + rate[d + 5, w] * subspace[d + 5, w]
+            )
+        return total
+
+    @wp.kernel(module="unique")
+    def sweep_out(first_world: int, links: Links, s: Worlds):
+        """Spatial velocities and accelerations of links, from the root outwards."""
+        w = first_world + wp.tid()
+        s.spin[0, w] = vec3()
+        s.velocity[0, w] = vec3()
+        s.spin_rate[0, w] = vec3()
+        # Gravity is an acceleration of the world upwards.
+        s.acceleration[0, w] = vec3(-s.parameters[0, w], -s.parameters[1, w], -s.parameters[2, w])
+        for b in range(1, links.count):
+            parent = links.parent[b]
+            kind = links.kind[b]
+            d = links.dof_start[b]
+            spin = s.spin[parent, w]
+            velocity = s.velocity[parent, w]
+            joint_spin = along(s.turn, s.qd, kind, d, w)
+            joint_velocity = along(s.slide, s.qd, kind, d, w)
+            s.spin[b, w] = spin + joint_spin
+            s.velocity[b, w] = velocity + joint_velocity
+            # a = a_parent + S q'' + v_parent x S q'
+            s.spin_rate[b, w] = (
+                s.spin_rate[parent, w] + along(s.turn, s.qdd, kind, d, w) + wp.cross(spin, joint_spin)
+            )
+            acceleration = (
+                s.acceleration[parent, w]
+                + along(s.slide, s.qdd, kind, d, w)
+                + wp.cross(spin, joint_velocity)
+                + wp.cross(velocity, joint_spin)
+            )
+            if kind == FREE:
+                # q'' is the origin's own acceleration; the spatial one is of the point passing there.
+                acceleration = acceleration - wp.cross(joint_spin, joint_velocity)
             s.acceleration[b, w] = acceleration
-            # f = I a + v x* I v, about the origin.
-            moment = vec3()
-            push = vec3()
-            if links.mass[b] > zero:
-                factor = s.parameters[links.mass_factor[b], w]
-                m = factor * links.mass[b]
-                c = p1 + wp.quat_rotate(q1, links.com[b])
-                momentum = m * (velocity + wp.cross(spin, c))
-                local_spin = wp.quat_rotate_inv(q1, spin)
-                local_rate = wp.quat_rotate_inv(q1, spin_rate)
-                turning = factor * wp.quat_rotate(q1, links.inertia[b] * local_spin)
-                force = m * (acceleration + wp.cross(spin_rate, c))
-                torque = factor * wp.quat_rotate(q1, links.inertia[b] * local_rate)
-                push = force + wp.cross(spin, momentum)
-                moment = (
-                    torque
-                    + wp.cross(c, force)
-                    + wp.cross(spin, turning + wp.cross(c, momentum))
-                    + wp.cross(velocity, momentum)
-                )
-            s.moment[b, w] = moment
-            s.push[b, w] = push
+
+    @wp.kernel(module="unique")
+    def inertial_force(first_world: int, links: Links, s: Worlds):
+        """Forces of inertia, I a + v x* I v, about the origin; one thread per link and world."""
+        t = wp.tid()
+        w = first_world + t // links.count
+        b = t % links.count
+        moment = vec3()
+        push = vec3()
+        if links.mass[b] > real(0.0):
+            factor = s.parameters[links.mass_factor[b], w]
+            m = factor * links.mass[b]
+            rotation = s.rotation[b, w]
+            spin = s.spin[b, w]
+            velocity = s.velocity[b, w]
+            spin_rate = s.spin_rate[b, w]
+            c = s.position[b, w] + wp.quat_rotate(rotation, links.com[b])
+            momentum = m * (velocity + wp.cross(spin, c))
+            force = m * (s.acceleration[b, w] + wp.cross(spin_rate, c))
+            own_spin = links.inertia[b] * wp.quat_rotate_inv(rotation, spin)
+            own_rate = links.inertia[b] * wp.quat_rotate_inv(rotation, spin_rate)
+            turning = factor * wp.quat_rotate(rotation, own_spin) + wp.cross(c, momentum)
+            push = force + wp.cross(spin, momentum)
+            moment = (
+                factor * wp.quat_rotate(rotation, own_rate)
+                + wp.cross(c, force)
+                + wp.cross(spin, turning)
+                + wp.cross(velocity, momentum)
+            )
+        s.moment[b, w] = moment
+        s.push[b, w] = push
 
     @wp.func
     def implicit_gains(links: Links, s: Worlds, b: int, d: int, w: int):
@@ -196,39 +210,38 @@ def dynamics_kernels(scalars: Scalars) -> SimpleNamespace:
             force = -links.stiffness[d] * s.q[links.q_start[b] + d - links.dof_start[b], w]
         return force
 
-    @wp.func
-    def joint_residual(links: Links, s: Worlds, b: int, d: int, w: int, load: real):
+    @wp.kernel(module="unique")
+    def sweep_in(first_world: int, links: Links, s: Worlds):
+        """Forces of links together with all that they carry, from the tips inwards."""
+        w = first_world + wp.tid()
+        for i in range(1, links.count):
+            b = links.count - i
+            wp.atomic_add(s.moment, links.parent[b], w, s.moment[b, w])
+            wp.atomic_add(s.push, links.parent[b], w, s.push[b, w])
+
+    @wp.kernel(module="unique")
+    def residual(first_world: int, links: Links, s: Worlds):
+        """What is left of the equation of motion of each degree of freedom; one thread per dof and world."""
+        t = wp.tid()
+        w = first_world + t // links.num_dofs
+        d = t % links.num_dofs
+        b = links.dof_link[d]
         damping, stiffness = implicit_gains(links, s, b, d, w)
-        next_qd = s.qd[d, w] + links.dt * s.qdd[d, w]
+        qdd = s.qdd[d, w]
         s.residual[d, w] = (
-            load
-            + s.parameters[links.armature_at + d, w] * s.qdd[d, w]
-            + (damping + links.dt * stiffness) * next_qd
+            wp.dot(s.turn[d, w], s.moment[b, w])
+            + wp.dot(s.slide[d, w], s.push[b, w])
+            + s.parameters[links.armature_at + d, w] * qdd
+            + (damping + links.dt * stiffness) * (s.qd[d, w] + links.dt * qdd)
             - spring_force(links, s, b, d, w)
             - s.force[d, w]
         )
 
-    @wp.kernel(module="unique")
-    def sweep_in(first_world: int, links: Links, s: Worlds):
-        w = first_world + wp.tid()
-        for i in range(1, links.count):
-            b = links.count - i
-            d = links.dof_start[b]
-            kind = links.kind[b]
-            moment = s.moment[b, w]
-            push = s.push[b, w]
-            if kind == FREE:
-                for j in range(3):
-                    joint_residual(links, s, b, d + j, w, push[j])
-                    joint_residual(links, s, b, d + 3 + j, w, moment[j])
-            elif kind == BALL:
-                for j in range(3):
-                    load = wp.dot(s.turn[d + j, w], moment) + wp.dot(s.slide[d + j, w], push)
-                    joint_residual(links, s, b, d + j, w, load)
-            else:
-                load = wp.dot(s.turn[d, w], moment) + wp.dot(s.slide[d, w], push)
-                joint_residual(links, s, b, d, w, load)
-            wp.atomic_add(s.moment, links.parent[b], w, moment)
-            wp.atomic_add(s.push, links.parent[b], w, push)
-
-    return SimpleNamespace(sweep_out=sweep_out, sweep_in=sweep_in, basis=basis, implicit_gains=implicit_gains)
+    return SimpleNamespace(
+        place=place,
+        sweep_out=sweep_out,
+        inertial_force=inertial_force,
+        sweep_in=sweep_in,
+        residual=residual,
+        implicit_gains=implicit_gains,
+    )

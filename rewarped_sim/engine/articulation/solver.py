@@ -1,8 +1,8 @@
 """The articulation solver: a control step of a batch of worlds forward, and its adjoint back, as captured graphs.
 
-Forward, per substep: `sweep_out`, contacts and muscles, `sweep_in` give the residual at zero acceleration; `advance`
-solves and integrates. Backward, per substep in reverse: `advance_adj` gives the seed of the residual's adjoint; the
-residual is run again at the true acceleration and then its kernels' adjoints, in reverse order. See `dynamics`.
+Forward, per substep: the residual at zero acceleration; then `advance` solves and integrates. Backward, per substep in
+reverse: `advance_adj` gives the seed of the residual's adjoint; the residual is run again at the true acceleration and
+then its kernels' adjoints, in reverse order. See `dynamics`.
 """
 
 import os
@@ -182,13 +182,17 @@ class ArticulationSolver:
         """The launches that compute the residual of the workspace's state and acceleration, in order."""
         dynamics = dynamics_kernels(self.scalars)
         own = [first, self._links, self._worlds]
+        external = [
+            (forces.kernel, count * forces.count, forces.arguments(first, self._worlds))
+            for forces in self._forces
+        ]
         return [
+            (dynamics.place, count, own),
             (dynamics.sweep_out, count, own),
-            *(
-                (forces.kernel, count * forces.count, forces.arguments(first, self._worlds))
-                for forces in self._forces
-            ),
+            (dynamics.inertial_force, count * self.tree.num_links, own),
+            *external,
             (dynamics.sweep_in, count, own),
+            (dynamics.residual, count * self.model.num_dofs, own),
         ]
 
     def _launch(self, kernel: wp.Kernel, dim: int, arguments: list) -> None:

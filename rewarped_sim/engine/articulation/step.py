@@ -21,7 +21,7 @@ def step_kernels(scalars: Scalars) -> SimpleNamespace:
     real, vec3, quat, mat33 = scalars.real, scalars.vec3, scalars.quat, scalars.mat33
     types = workspace_types(scalars)
     Links, Worlds = types.Links, types.Worlds
-    basis, implicit_gains = dynamics_kernels(scalars).basis, dynamics_kernels(scalars).implicit_gains
+    implicit_gains = dynamics_kernels(scalars).implicit_gains
 
     @wp.struct
     class Composite:
@@ -62,35 +62,19 @@ def step_kernels(scalars: Scalars) -> SimpleNamespace:
                 inertia.second[p, w] = inertia.second[p, w] + inertia.second[b, w]
 
     @wp.func
-    def motion(links: Links, s: Worlds, d: int, w: int):
-        """Motion subspace of a degree of freedom: angular and linear part."""
-        b = links.dof_link[d]
-        turn = vec3()
-        slide = vec3()
-        if links.kind[b] == FREE:
-            j = d - links.dof_start[b]
-            if j < 3:
-                slide = basis(j)
-            else:
-                turn = basis(j - 3)
-        else:
-            turn = s.turn[d, w]
-            slide = s.slide[d, w]
-        return turn, slide
-
-    @wp.func
     def mass_matrix(links: Links, s: Worlds, inertia: Composite, rows: Record, at: int, w: int):
         for d in range(links.num_dofs):
             b = links.dof_link[d]
-            turn, slide = motion(links, s, d, w)
+            turn = s.turn[d, w]
+            slide = s.slide[d, w]
             first = inertia.first[b, w]
             push = inertia.mass[b, w] * slide + wp.cross(turn, first)
             moment = inertia.second[b, w] * turn + wp.cross(first, slide)
             row = links.row[d]
             j = int(d)
             while j >= 0:
-                turn_j, slide_j = motion(links, s, j, w)
-                rows.factor[at, row + links.depth[j], w] = wp.dot(turn_j, moment) + wp.dot(slide_j, push)
+                entry = wp.dot(s.turn[j, w], moment) + wp.dot(s.slide[j, w], push)
+                rows.factor[at, row + links.depth[j], w] = entry
                 j = links.dof_parent[j]
             damping, stiffness = implicit_gains(links, s, b, d, w)
             own = row + links.depth[d]
