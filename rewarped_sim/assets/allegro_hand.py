@@ -73,7 +73,7 @@ def _phalanx(
 
 _Y, _Z = (0.0, 1.0, 0.0), (0.0, 0.0, 1.0)
 
-# The inertia of these three, as published, violates A + B >= C: no solid body has it. It is kept, because it is positive
+# The inertia of these three, as published, violates A + B >= C: no solid body has it. It is kept, as it is positive
 # definite, which is all that the equations of motion ask, and because published results have it.
 _AFTER_KNUCKLE = (
     _phalanx(
