@@ -82,11 +82,12 @@ class GroundContact:
         self.factors_at = ParameterLayout.of(tree.model).contact.start
         self.kernel = ground_kernel(scalars, tree.model.contact_law)
 
-    def arguments(self, first_world: int, worlds: Any) -> list:
-        """Arguments of `kernel`, for worlds from `first_world` on."""
-        return [
+    def launches(self, first_world: int, num_worlds: int, worlds: Any) -> list[tuple]:
+        """(kernel, dim, arguments, whether it has an adjoint) of the one launch, for some worlds."""
+        arguments = [
             first_world, self.count, self.factors_at, self.link, self.centre, self.radius, self.gains, worlds,
         ]  # fmt: skip
+        return [(self.kernel, num_worlds * self.count, arguments, True)]
 
 
 @cache

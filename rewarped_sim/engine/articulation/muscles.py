@@ -31,11 +31,12 @@ class Muscles:
         self.point_b = wp.array(np.reshape(point_b, (-1, 3)), dtype=scalars.vec3, device=device)
         self.kernel = muscle_kernel(scalars)
 
-    def arguments(self, first_world: int, worlds: Any) -> list:
-        """Arguments of `kernel`, for worlds from `first_world` on."""
-        return [
+    def launches(self, first_world: int, num_worlds: int, worlds: Any) -> list[tuple]:
+        """(kernel, dim, arguments, whether it has an adjoint) of the one launch, for some worlds."""
+        arguments = [
             first_world, self.count, self.muscle, self.max_force, self.links, self.point_a, self.point_b, worlds,
         ]  # fmt: skip
+        return [(self.kernel, num_worlds * self.count, arguments, True)]
 
 
 @cache

@@ -15,6 +15,7 @@ from rewarped_sim.engine.articulation.contact import GroundContact
 from rewarped_sim.engine.articulation.dynamics import dynamics_kernels
 from rewarped_sim.engine.articulation.model import ArticulationModel
 from rewarped_sim.engine.articulation.muscles import Muscles
+from rewarped_sim.engine.articulation.pairs import ShapePairs
 from rewarped_sim.engine.articulation.parameters import ParameterLayout, default_parameters
 from rewarped_sim.engine.articulation.step import step_kernels
 from rewarped_sim.engine.articulation.tree import Tree
@@ -58,6 +59,7 @@ class ArticulationSolver:
             forces
             for forces in (
                 GroundContact(self.tree, scalars, self.device),
+                ShapePairs(self.tree, num_envs, scalars, self.device),
                 Muscles(self.tree, scalars, self.device),
             )
             if forces.count > 0
@@ -150,7 +152,7 @@ class ArticulationSolver:
             ],
         )
         for n in range(self.model.num_substeps):
-            for kernel, dim, arguments in self._residual(first, count):
+            for kernel, dim, arguments, _ in self._residual(first, count):
                 self._launch(kernel, dim, arguments)
             self._launch(
                 step.advance,
@@ -173,26 +175,29 @@ class ArticulationSolver:
                 [first, n, self._links, self.slot, self._record, self._worlds, self._bar],
             )
             residual = self._residual(first, count)
-            for kernel, dim, arguments in residual:
+            for kernel, dim, arguments, _ in residual:
                 self._launch(kernel, dim, arguments)
-            for kernel, dim, arguments in reversed(residual):
-                self._launch_adj(kernel, dim, arguments)
+            for kernel, dim, arguments, has_adjoint in reversed(residual):
+                if has_adjoint:
+                    self._launch_adj(kernel, dim, arguments)
 
-    def _residual(self, first: int, count: int) -> list[tuple[wp.Kernel, int, list]]:
-        """The launches that compute the residual of the workspace's state and acceleration, in order."""
+    def _residual(self, first: int, count: int) -> list[tuple[wp.Kernel, int, list, bool]]:
+        """The launches that compute the residual of the workspace's state and acceleration, in order.
+
+        Each is (kernel, dim, arguments, whether it has an adjoint).
+        """
         dynamics = dynamics_kernels(self.scalars)
         own = [first, self._links, self._worlds]
         external = [
-            (forces.kernel, count * forces.count, forces.arguments(first, self._worlds))
-            for forces in self._forces
+            launch for forces in self._forces for launch in forces.launches(first, count, self._worlds)
         ]
         return [
-            (dynamics.place, count, own),
-            (dynamics.sweep_out, count, own),
-            (dynamics.inertial_force, count * self.tree.num_links, own),
+            (dynamics.place, count, own, True),
+            (dynamics.sweep_out, count, own, True),
+            (dynamics.inertial_force, count * self.tree.num_links, own, True),
             *external,
-            (dynamics.sweep_in, count, own),
-            (dynamics.residual, count * self.model.num_dofs, own),
+            (dynamics.sweep_in, count, own, True),
+            (dynamics.residual, count * self.model.num_dofs, own, True),
         ]
 
     def _launch(self, kernel: wp.Kernel, dim: int, arguments: list) -> None:
