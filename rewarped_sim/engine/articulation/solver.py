@@ -31,9 +31,10 @@ class ArticulationSolver:
     `slot * (num_substeps + 1)` is a control step's first state, the last row of the slot its result. Inputs of a slot:
     joint_f, joint_target (num_slots, num_worlds, dofs): generalised forces [N m or N] and targets of drives [rad or m];
     activation (num_slots, num_worlds, muscles), 0 to 1; parameters (num_slots, num_worlds, ParameterLayout.size).
-    `forward(slot)` fills the slot. `backward(slot)` turns the adjoint of its result in joint_q_bar (num_worlds,
-    coordinates) and joint_qd_bar (num_worlds, dofs) into that of its first state, and leaves those of the inputs in
-    joint_f_bar, joint_target_bar, activation_bar and parameters_bar.
+    `forward(slot)` fills the slot, and joint_qdd (num_slots * num_substeps, num_worlds, dofs) with the accelerations.
+    `backward(slot)` turns the adjoint of its result in joint_q_bar (num_worlds, coordinates) and joint_qd_bar
+    (num_worlds, dofs) into that of its first state, and leaves those of the inputs in joint_f_bar, joint_target_bar,
+    activation_bar and parameters_bar.
     """
 
     def __init__(
@@ -122,6 +123,7 @@ class ArticulationSolver:
             rows(slots, ParameterLayout.of(model).size),
         ]
         self.joint_q, self.joint_qd = _world_first(record.q), _world_first(record.qd)
+        self.joint_qdd = _world_first(record.qdd)
         self.joint_f, self.joint_target, self.activation, self.parameters = map(_world_first, self._inputs)
         self.parameters.assign(
             default_parameters(model)
