@@ -18,6 +18,7 @@ from rewarped_sim.engine.articulation.contact import ground_kernel
 from rewarped_sim.engine.articulation.dynamics import dynamics_kernels
 from rewarped_sim.engine.articulation.model import CONTACT_LAWS
 from rewarped_sim.engine.articulation.muscles import muscle_kernel
+from rewarped_sim.engine.articulation.pairs import pair_kernels
 from rewarped_sim.engine.articulation.step import step_kernels
 from rewarped_sim.engine.kinematics import kinematics_kernels
 from rewarped_sim.engine.mpm.bodies import body_kernels
@@ -56,6 +57,7 @@ def articulation_kernels() -> dict[str, wp.Kernel]:
         **_named("articulation", step_kernels(FLOAT32)),
         **{f"articulation.ground, {law}": ground_kernel(FLOAT32, law) for law in CONTACT_LAWS},
         "articulation.muscles": muscle_kernel(FLOAT32),
+        **_named("articulation.pairs", pair_kernels(FLOAT32, "regularized")),
     }
 
 

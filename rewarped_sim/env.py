@@ -262,7 +262,7 @@ class Env:
 
 def _healthy(state: State) -> Tensor:
     """Envs whose whole state is finite and of sane size, (num_envs,) bool; a NaN compares false."""
-    largest = [value.detach().flatten(1).abs().amax(dim=1) for value in state.values()]
+    largest = [value.detach().reshape(len(value), -1).abs().amax(dim=1) for value in state.values()]
     return torch.stack(largest).amax(dim=0) < MAX_MAGNITUDE
 
 

@@ -99,22 +99,18 @@ class ShapePairs:
                 feelers += [(pair, flipped, point) for point in _feelers(a, b)]
             crossings += [(pair, 0, edge) for edge in _crossing_edges(first, second)]
             crossings += [(pair, 1, edge) for edge in _crossing_edges(second, first, only_capsules=True)]
-        self._feelers, self._crossings = len(feelers), len(crossings)
         self._table = self._make_table(scalars, device)
-        self._feeler_arrays = _arrays(feelers, 1, scalars, device)
-        self._crossing_arrays = _arrays(crossings, 2, scalars, device)
+        self._feelers = _Contacts(feelers, 1, scalars, device)
+        self._crossings = _Contacts(crossings, 2, scalars, device)
 
     def launches(self, first_world: int, num_worlds: int, worlds: Any) -> list[tuple]:
         """(kernel, dim, arguments, whether it has an adjoint) of each launch, for some worlds, in order."""
         kernels, common = self._kernels, [first_world, self._table, self._near]
         launches = [(kernels.cull, num_worlds * self.count, [*common, worlds], False)]
-        for kernel, count, arrays in (
-            (kernels.feel, self._feelers, self._feeler_arrays),
-            (kernels.cross, self._crossings, self._crossing_arrays),
-        ):
-            if count:
-                arguments = [*common, count, self._factors_at, *arrays, worlds]
-                launches.append((kernel, num_worlds * count, arguments, True))
+        for kernel, contacts in ((kernels.feel, self._feelers), (kernels.cross, self._crossings)):
+            if contacts.num_threads:
+                arguments = [*common, contacts.num_threads, self._factors_at, *contacts.arrays, worlds]
+                launches.append((kernel, num_worlds * contacts.num_threads, arguments, True))
         return launches
 
     def _make_table(self, scalars: Scalars, device: wp.Device) -> Any:
@@ -139,6 +135,33 @@ class ShapePairs:
         materials = [mean_material(a.geom.contact, b.geom.contact) for a, b in self._pairs]
         put("gains", [[getattr(m, name) for name in CONTACT_FIELDS] for m in materials], scalars.vec4, 4)
         return table
+
+
+class _Contacts:
+    """Feelers or crossings as arrays, dealt out to threads.
+
+    On a GPU every contact has a thread of its own; on a CPU all contacts of a pair share one, so that a pair which is
+    far apart costs a single look.
+    """
+
+    def __init__(
+        self, contacts: list[tuple[int, int, np.ndarray]], points: int, scalars: Scalars, device: wp.Device
+    ) -> None:
+        """contacts: (pair, side, `points` points); those of a pair follow each other."""
+        pair, side, point = zip(*contacts, strict=True) if contacts else ((), (), ())
+        starts = [
+            index
+            for index in range(len(pair))
+            if not (device.is_cpu and index and pair[index] == pair[index - 1])
+        ]
+        self.num_threads = len(starts)
+        ends = np.reshape(point, (-1, points, 3))
+        integers = ([pair[index] for index in starts], [*starts, len(pair)], side)
+        self.arrays = [wp.array(values, dtype=int, device=device) for values in integers]
+        self.arrays += [
+            wp.array(np.ascontiguousarray(ends[:, end]), dtype=scalars.vec3, device=device)
+            for end in range(points)
+        ]
 
 
 @cache
@@ -255,11 +278,18 @@ def pair_functions(scalars: Scalars) -> SimpleNamespace:
             weight = real(4.0) * t * (one - t) * (one - wp.dot(within, within))
         return t, wp.max(weight, zero)
 
-    return SimpleNamespace(
-        core_distance=core_distance,
-        nearest_on_segment=nearest_on_segment,
-        box_edge_crossing=box_edge_crossing,
-    )
+    @wp.func
+    def crossing(kind: int, half: vec3, p: vec3, d: vec3):
+        """Place on p + t d that is nearest to a capsule's core or a box's edge, and the weight of the crossing."""
+        place = real(0.0)
+        weight = real(1.0)
+        if kind == CAPSULE:
+            place = nearest_on_segment(half[2], p, d)
+        else:
+            place, weight = box_edge_crossing(half, p, d)
+        return place, weight
+
+    return SimpleNamespace(core_distance=core_distance, crossing=crossing)
 
 
 @cache
@@ -269,8 +299,7 @@ def pair_kernels(scalars: Scalars, law: str) -> SimpleNamespace:
     Worlds, Pairs = workspace_types(scalars).Worlds, pair_types(scalars).Pairs
     geometry = pair_functions(scalars)
     core_distance = geometry.core_distance
-    nearest_on_segment = geometry.nearest_on_segment
-    box_edge_crossing = geometry.box_edge_crossing
+    crossing = geometry.crossing
     contact_force = contact_force_function(scalars, law)
 
     @wp.func
@@ -356,18 +385,18 @@ def pair_kernels(scalars: Scalars, law: str) -> SimpleNamespace:
         count: int,
         factors_at: int,
         pair_of: wp.array(dtype=int),
-        side_of: wp.array(dtype=int),
+        first: wp.array(dtype=int),
+        side: wp.array(dtype=int),
         point: wp.array(dtype=vec3),
         s: Worlds,
     ):
         t = wp.tid()
         w = first_world + t // count
-        i = t % count
-        pair = pair_of[i]
+        pair = pair_of[t % count]
         if near[pair, w] != 0:
-            side = side_of[i]
-            x = into_other(s, pairs, pair, side, w, point[i])
-            touch(s, pairs, pair, side, w, factors_at, x, real(1.0))
+            for i in range(first[t % count], first[t % count + 1]):
+                x = into_other(s, pairs, pair, side[i], w, point[i])
+                touch(s, pairs, pair, side[i], w, factors_at, x, real(1.0))
 
     @wp.kernel(module="unique")
     def cross(
@@ -377,28 +406,23 @@ def pair_kernels(scalars: Scalars, law: str) -> SimpleNamespace:
         count: int,
         factors_at: int,
         pair_of: wp.array(dtype=int),
-        side_of: wp.array(dtype=int),
+        first: wp.array(dtype=int),
+        side: wp.array(dtype=int),
         start: wp.array(dtype=vec3),
         end: wp.array(dtype=vec3),
         s: Worlds,
     ):
         t = wp.tid()
         w = first_world + t // count
-        i = t % count
-        pair = pair_of[i]
+        pair = pair_of[t % count]
         if near[pair, w] != 0:
-            side = side_of[i]
-            p = into_other(s, pairs, pair, side, w, start[i])
-            d = into_other(s, pairs, pair, side, w, end[i]) - p
-            half = pairs.half[pair, 1 - side]
-            place = real(0.0)
-            weight = real(1.0)
-            if pairs.kind[pair, 1 - side] == CAPSULE:
-                place = nearest_on_segment(half[2], p, d)
-            else:
-                place, weight = box_edge_crossing(half, p, d)
-            if weight > real(0.0):
-                touch(s, pairs, pair, side, w, factors_at, p + place * d, weight)
+            for i in range(first[t % count], first[t % count + 1]):
+                p = into_other(s, pairs, pair, side[i], w, start[i])
+                d = into_other(s, pairs, pair, side[i], w, end[i]) - p
+                half = pairs.half[pair, 1 - side[i]]
+                place, weight = crossing(pairs.kind[pair, 1 - side[i]], half, p, d)
+                if weight > real(0.0):
+                    touch(s, pairs, pair, side[i], w, factors_at, p + place * d, weight)
 
     return SimpleNamespace(cull=cull, feel=feel, cross=cross)
 
@@ -442,17 +466,3 @@ def _crossing_edges(
         return []
     rotation = rotation_matrix(placed.quaternion)
     return [placed.position + edge @ rotation.T for edge in Core.of(placed.geom).edges]
-
-
-def _arrays(contacts: list[tuple], points: int, scalars: Scalars, device: wp.Device) -> list[wp.array]:
-    """Pairs, sides and points of contacts as arrays."""
-    pair, side, point = zip(*contacts, strict=True) if contacts else ((), (), ())
-    ends = np.reshape(point, (-1, points, 3))
-    return [
-        wp.array(pair, dtype=int, device=device),
-        wp.array(side, dtype=int, device=device),
-        *(
-            wp.array(np.ascontiguousarray(ends[:, end]), dtype=scalars.vec3, device=device)
-            for end in range(points)
-        ),
-    ]
