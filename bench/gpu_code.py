@@ -18,7 +18,7 @@ from rewarped_sim.engine.articulation.contact import ground_kernel
 from rewarped_sim.engine.articulation.dynamics import dynamics_kernels
 from rewarped_sim.engine.articulation.model import CONTACT_LAWS
 from rewarped_sim.engine.articulation.muscles import muscle_kernel
-from rewarped_sim.engine.articulation.pairs import pair_kernels
+from rewarped_sim.engine.articulation.shape_contact import pair_kernels
 from rewarped_sim.engine.articulation.step import step_kernels
 from rewarped_sim.engine.kinematics import kinematics_kernels
 from rewarped_sim.engine.mpm.bodies import body_kernels

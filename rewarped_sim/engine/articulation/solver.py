@@ -15,8 +15,8 @@ from rewarped_sim.engine.articulation.contact import GroundContact
 from rewarped_sim.engine.articulation.dynamics import dynamics_kernels
 from rewarped_sim.engine.articulation.model import ArticulationModel
 from rewarped_sim.engine.articulation.muscles import Muscles
-from rewarped_sim.engine.articulation.pairs import ShapePairs
 from rewarped_sim.engine.articulation.parameters import ParameterLayout, default_parameters
+from rewarped_sim.engine.articulation.shape_contact import ShapePairs
 from rewarped_sim.engine.articulation.step import step_kernels
 from rewarped_sim.engine.articulation.tree import Tree
 from rewarped_sim.engine.articulation.workspace import adjoint_of, make_links, make_worlds
