@@ -218,7 +218,10 @@ setup(
         *files_to_install("config"),
     ],
     install_requires=["setuptools", *requirements("runner"), *requirements("train")],
-    extras_require={"test": ["pytest"]},  # tells `colcon test` to run pytest
+    extras_require={
+        "import": requirements("import"),
+        "test": ["pytest"],  # tells `colcon test` to run pytest
+    },
     entry_points={"console_scripts": [f"{name} = {target}" for name, target in (NODES | COMMANDS).items()]},
     zip_safe=False,
     distclass=RosDistribution,

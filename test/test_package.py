@@ -88,7 +88,7 @@ def test_every_ros_package_that_is_imported_is_declared():
 
 @pytest.mark.parametrize(
     ("packages", "files"),
-    [(("policy_runner",), ("runner",)), (("rewarped_sim", "sapo_learner"), ("runner", "train"))],
+    [(("policy_runner",), ("runner",)), (("rewarped_sim", "sapo_learner"), ("runner", "train", "import"))],
 )
 def test_every_python_package_that_is_imported_is_required(packages, files):
     used = {

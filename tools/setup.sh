@@ -172,6 +172,7 @@ make_venv "$python"
 install_ros
 install_wheels runner "NumPy, ONNX Runtime and Open3D (600 MB)"
 install_wheels train "PyTorch, Warp and the rest of what training needs (PyTorch is large: 200 MB to 3 GB)"
+install_wheels import "what MJCF and URDF files are read with (90 MB)"
 install_wheels dev "the tools for tests and checks"
 install_package
 install_ros2_command

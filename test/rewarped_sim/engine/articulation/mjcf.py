@@ -46,10 +46,13 @@ def compiled(model: ArticulationModel) -> mujoco.MjModel:
     """The model in MuJoCo, with all given inertias, those included that no solid body has and its compiler refuses."""
     compiled = mujoco.MjModel.from_xml_string(to_mjcf(model))
     for body in model.bodies:
-        if body.inertia is not None:
-            moments, axes = np.linalg.eigh(np.array(body.inertia.matrix))
+        if body.inertia is None:
+            continue
+        moments, axes = np.linalg.eigh(np.array(body.inertia.matrix))
+        if moments[0] + moments[1] < moments[2]:
             axes[:, 2] *= np.linalg.det(axes)
             index = compiled.body(body.name).id
+            compiled.body_sameframe[index] = mujoco.mjtSameFrame.mjSAMEFRAME_NONE
             compiled.body_inertia[index] = moments
             mujoco.mju_mat2Quat(compiled.body_iquat[index], axes.ravel())
     return compiled
