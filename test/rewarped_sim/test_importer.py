@@ -1,14 +1,18 @@
 """Imported models against MuJoCo, which reads the same files with a parser and a compiler of its own."""
 
+import importlib.util
 import subprocess
 import sys
+from pathlib import Path
 
 import mujoco
 import numpy as np
 import pytest
 from mjcf import compiled, passive_forces, to_mujoco
 
+from rewarped_sim.assets.humanoid import humanoid
 from rewarped_sim.engine.articulation.model import ContactMaterial
+from rewarped_sim.engine.articulation.tree import Tree
 from rewarped_sim.importer import import_model
 from rewarped_sim.robot_file import UnsupportedModelError
 
@@ -138,6 +142,23 @@ def test_a_urdf_file_moves_as_in_mujoco(write):
     theirs = mujoco.MjModel.from_xml_string(without_visual)
     theirs.opt.disableflags |= mujoco.mjtDisableBit.mjDSBL_CONTACT
     assert_accelerations_agree(model, theirs, 0.0, np.random.default_rng(1))
+
+
+def test_the_published_humanoid_comes_out_as_our_table():
+    file = Path(importlib.util.find_spec("newton").origin).parent / "examples/assets/nv_humanoid.xml"
+    model, table = import_model(file), humanoid(extra_damping=0.0)
+    assert model.joint_names == table.joint_names
+    assert [(body.name, body.parent) for body in model.bodies] == [(b.name, b.parent) for b in table.bodies]
+    rng = np.random.default_rng(2)
+    assert_accelerations_agree(model, compiled(table), np.zeros(table.num_coordinates), rng)
+
+
+def test_an_imported_model_can_be_simulated(write):
+    tree = Tree(import_model(write(ARM), self_collision=True))
+    masses = [link.mass for link in tree.link_mass if link.mass > 0.0]
+    theirs = mujoco.MjModel.from_xml_string(ARM)
+    assert sum(masses) == pytest.approx(theirs.body_mass.sum(), rel=1e-6)
+    assert len(tree.ground_points()) == 1 + 2 + 8 + 1 + 2
 
 
 def test_joints_keep_limits_springs_and_drives(write):
