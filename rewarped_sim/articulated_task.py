@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from policy_runner.contract import ActionSpec
+from rewarped_sim.domain_randomization import DomainRandomization, RandomParameters
 from rewarped_sim.engine.articulation.model import ArticulationModel
 from rewarped_sim.engine.articulation.tree import Tree
 from rewarped_sim.task import State, Task
@@ -17,7 +19,7 @@ UNLIMITED = 1.0e3
 
 
 @dataclass(frozen=True, kw_only=True)
-class ArticulatedConfig:
+class ArticulatedConfig(DomainRandomization):
     """Settings that all of these tasks have."""
 
     max_episode_steps: int = 1000
@@ -25,6 +27,7 @@ class ArticulatedConfig:
     """Vary the start at every reset."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.max_episode_steps < 1:
             raise ValueError(f"max_episode_steps must be >= 1, got {self.max_episode_steps}")
 
@@ -33,6 +36,8 @@ class ArticulatedTask(Task):
     """A task whose actions are torques, or forces, of hinges and slides."""
 
     point_cloud = None
+    num_start_random: int
+    """Random numbers that `start_state` takes."""
 
     def __init__(
         self,
@@ -53,6 +58,8 @@ class ArticulatedTask(Task):
         self.default_joint_pos = default_joint_pos
         self.model = model
         self.tree = Tree(model)
+        self._random_parameters = RandomParameters(model, config, device)
+        self.num_random = self.num_start_random + self._random_parameters.num_random
         self.device = device
         self._coordinates = torch.tensor([model.coordinate(joint) for joint in joints], device=device)
         self._dofs = torch.tensor([model.dof(joint) for joint in joints], device=device)
@@ -66,6 +73,14 @@ class ArticulatedTask(Task):
             upper=tuple(min(by_name[joint].upper, UNLIMITED) for joint in joints),
             max_velocity=(max_velocity,) * len(joints),
         )
+
+    @abstractmethod
+    def start_state(self, uniform: Tensor) -> State:
+        """Start states from random numbers in [0, 1), (num_envs, num_start_random)."""
+
+    def initial_state(self, uniform: Tensor) -> State:
+        start, parameters = uniform.split((self.num_start_random, self._random_parameters.num_random), dim=1)
+        return self.start_state(start) | self._random_parameters(parameters)
 
     def build(self) -> ArticulationModel:
         return self.model

@@ -51,7 +51,7 @@ class Cartpole(ArticulatedTask):
         ObsTerm(name="pole_direction", kind="privileged", shape=(2,)),
         ObsTerm(name="pole_velocity", kind="privileged", shape=(1,), unit="rad/s"),
     )
-    num_random = 4
+    num_start_random = 4
 
     def __init__(self, name: str, config: CartpoleConfig, device: torch.device) -> None:
         super().__init__(
@@ -68,7 +68,7 @@ class Cartpole(ArticulatedTask):
         spread = (START_SPREAD, START_SPREAD, VELOCITY_SPREAD, VELOCITY_SPREAD)
         self._spread = float(config.randomize) * torch.tensor(spread, device=device)
 
-    def initial_state(self, uniform: Tensor) -> State:
+    def start_state(self, uniform: Tensor) -> State:
         q, qd = (self._start + self._spread * (2.0 * uniform - 1.0)).split(2, dim=1)
         return {"joint_q": q, "joint_qd": qd}
 

@@ -78,7 +78,7 @@ class HandReorient(ArticulatedTask):
         _known("turn_from_goal", 4),
         ObsTerm(name="previous_action", kind="previous_action", shape=(NUM_JOINTS,)),
     )
-    num_random = 3 + 2 + NUM_JOINTS + 2
+    num_start_random = 3 + 2 + NUM_JOINTS + 2
 
     def __init__(self, name: str, config: HandReorientConfig, device: torch.device) -> None:
         super().__init__(
@@ -99,7 +99,7 @@ class HandReorient(ArticulatedTask):
         self._cube_start = torch.tensor(asset.CUBE_START, device=device)
         self._goal = torch.tensor(GOAL_POSITION, device=device)
 
-    def initial_state(self, uniform: Tensor) -> State:
+    def start_state(self, uniform: Tensor) -> State:
         """Besides joints: `goal_orientation` (num_envs, 4), and `successes` (num_envs,) in this episode."""
         count, spread = len(uniform), self._spread
         place, turned, joints, goal = uniform.split((3, 2, NUM_JOINTS, 2), dim=1)

@@ -54,7 +54,7 @@ class Hopper(ArticulatedTask):
         ObsTerm(name="torso_pitch_rate", kind="privileged", shape=(1,), unit="rad/s"),
         ObsTerm(name="joint_velocity", kind="joint_velocity", shape=(3,), unit="rad/s"),
     )
-    num_random = 12
+    num_start_random = 12
 
     def __init__(self, name: str, config: HopperConfig, device: torch.device) -> None:
         super().__init__(
@@ -69,7 +69,7 @@ class Hopper(ArticulatedTask):
         )
         self._spread = START_SPREAD * float(config.randomize)
 
-    def initial_state(self, uniform: Tensor) -> State:
+    def start_state(self, uniform: Tensor) -> State:
         q, qd = (self._spread * (2.0 * uniform - 1.0)).split(6, dim=1)
         return {"joint_q": q, "joint_qd": qd}
 

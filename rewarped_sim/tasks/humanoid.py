@@ -50,7 +50,7 @@ class Humanoid(LeggedTask):
         *torso_terms(NUM_JOINTS),
         ObsTerm(name="previous_action", kind="previous_action", shape=(NUM_JOINTS,)),
     )
-    num_random = TORSO_RANDOM + NUM_JOINTS + 6 + NUM_JOINTS
+    num_start_random = TORSO_RANDOM + NUM_JOINTS + 6 + NUM_JOINTS
 
     def __init__(self, name: str, config: HumanoidConfig, device: torch.device) -> None:
         super().__init__(
@@ -66,7 +66,7 @@ class Humanoid(LeggedTask):
         self._spread = float(config.randomize)
         self._start = torch.tensor(self.model.start_q(), dtype=torch.float32, device=device)
 
-    def initial_state(self, uniform: Tensor) -> State:
+    def start_state(self, uniform: Tensor) -> State:
         return self.around(self._start, torch.lerp(torch.full_like(uniform, 0.5), uniform, self._spread))
 
     def observe(self, state: State, action: Tensor) -> dict[str, Tensor]:

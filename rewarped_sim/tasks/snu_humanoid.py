@@ -42,6 +42,8 @@ class SnuHumanoid(LeggedTask):
 
     def __init__(self, name: str, config: SnuHumanoidConfig, device: torch.device) -> None:
         model = asset.snu_lower_body()
+        coordinates, dofs = model.num_coordinates - FREE_Q, model.num_dofs - FREE_QD
+        self.num_start_random = TORSO_RANDOM + coordinates + model.num_dofs
         hinges = tuple(joint.name for joint in model.joints if joint.kind == "hinge")
         super().__init__(
             name,
@@ -65,7 +67,6 @@ class SnuHumanoid(LeggedTask):
             max_velocity=(1.0 / model.control_dt_s,) * count,
         )
         self.default_joint_pos = (0.0,) * count
-        coordinates, dofs = model.num_coordinates - FREE_Q, model.num_dofs - FREE_QD
         self.obs_spec = (
             _known("torso_height", 1, "m"),
             _known("torso_orientation", 4),
@@ -76,11 +77,10 @@ class SnuHumanoid(LeggedTask):
             _known("up", 1),
             _known("heading", 1),
         )
-        self.num_random = TORSO_RANDOM + coordinates + model.num_dofs
         self._spread = float(config.randomize)
         self._start = torch.tensor(model.start_q(), dtype=torch.float32, device=device)
 
-    def initial_state(self, uniform: Tensor) -> State:
+    def start_state(self, uniform: Tensor) -> State:
         u = torch.lerp(torch.full_like(uniform, 0.5), uniform, self._spread)
         return self.around(self._start, u, joint_spread=0.0)
 
