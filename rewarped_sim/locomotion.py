@@ -15,6 +15,8 @@ from torch import Tensor
 from policy_runner.contract import ObsTerm
 from rewarped_sim.articulated_scene import articulated_scene
 from rewarped_sim.articulated_task import ArticulatedTask
+from rewarped_sim.observation import privileged_term
+from rewarped_sim.quaternion import multiply, rotate
 from rewarped_sim.scene import Scene
 from rewarped_sim.task import State
 
@@ -29,21 +31,24 @@ TORSO_RANDOM = 7
 """Random numbers for the torso's start pose: position, axis and angle of its tilt."""
 
 
-def torso_terms(num_joints: int) -> tuple[ObsTerm, ...]:
-    """Height, orientation, velocity of the centre of mass and spin of the torso in the world, then the joints."""
-
-    def known(name: str, size: int, unit: str) -> ObsTerm:
-        return ObsTerm(name=name, kind="privileged", shape=(size,), unit=unit, frame="world")
-
+def torso_terms(*joints: ObsTerm) -> tuple[ObsTerm, ...]:
+    """Height, orientation, velocity of the centre of mass and spin of the torso, then `joints`, then up and heading."""
     return (
-        known("torso_height", 1, "m"),
-        known("torso_orientation", 4, ""),
-        known("torso_velocity", 3, "m/s"),
-        known("torso_angular_velocity", 3, "rad/s"),
-        ObsTerm(name="joint_position", kind="joint_position", shape=(num_joints,), unit="rad"),
-        ObsTerm(name="joint_velocity", kind="joint_velocity", shape=(num_joints,), unit="rad/s", scale=0.1),
-        known("up", 1, ""),
-        known("heading", 1, ""),
+        privileged_term("torso_height", 1, "m", frame="world"),
+        privileged_term("torso_orientation", 4, frame="world"),
+        privileged_term("torso_velocity", 3, "m/s", frame="world"),
+        privileged_term("torso_angular_velocity", 3, "rad/s", frame="world"),
+        *joints,
+        privileged_term("up", 1, frame="world"),
+        privileged_term("heading", 1, frame="world"),
+    )
+
+
+def hinge_terms(count: int) -> tuple[ObsTerm, ObsTerm]:
+    """Angles and a tenth of the velocities of the driven hinges."""
+    return (
+        ObsTerm(name="joint_position", kind="joint_position", shape=(count,), unit="rad"),
+        ObsTerm(name="joint_velocity", kind="joint_velocity", shape=(count,), unit="rad/s", scale=0.1),
     )
 
 
@@ -126,18 +131,3 @@ class LeggedTask(ArticulatedTask):
     def scene(self, state: State, index: int) -> Scene:
         q = state["joint_q"][index].detach().cpu().double().numpy()
         return articulated_scene(self.tree, q, focus=(float(q[0]), float(q[1]), 0.5))
-
-
-def rotate(quaternion: Tensor, vector: Tensor) -> Tensor:
-    """Turn vectors (..., 3) by quaternions x y z w (..., 4)."""
-    axis, w = quaternion[..., :3], quaternion[..., 3:]
-    twice = 2.0 * torch.linalg.cross(axis, vector.expand_as(axis))
-    return vector + w * twice + torch.linalg.cross(axis, twice)
-
-
-def multiply(p: Tensor, q: Tensor) -> Tensor:
-    """Product of quaternions x y z w (..., 4): the rotation q, then p."""
-    vector = p[..., 3:] * q[..., :3] + q[..., 3:] * p[..., :3] + torch.linalg.cross(p[..., :3], q[..., :3])
-    return torch.cat(
-        (vector, p[..., 3:] * q[..., 3:] - (p[..., :3] * q[..., :3]).sum(-1, keepdim=True)), dim=-1
-    )

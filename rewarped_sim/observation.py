@@ -14,6 +14,11 @@ def observed_particles(num_particles: int, num_points: int, device: torch.device
     return torch.as_tensor(stride_indices(num_particles, num_points), device=device)
 
 
+def privileged_term(name: str, size: int, unit: str = "", *, scale: float = 1.0, frame: str = "") -> ObsTerm:
+    """A term of what a simulator knows and a robot cannot measure."""
+    return ObsTerm(name=name, kind="privileged", shape=(size,), unit=unit, scale=scale, frame=frame)
+
+
 def fill(
     terms: tuple[ObsTerm, ...],
     *,

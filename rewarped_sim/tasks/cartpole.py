@@ -12,11 +12,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from policy_runner.contract import ObsTerm
 from rewarped_sim.articulated_scene import articulated_scene
 from rewarped_sim.articulated_task import ArticulatedConfig, ArticulatedTask
 from rewarped_sim.assets import cartpole as asset
-from rewarped_sim.observation import fill
+from rewarped_sim.observation import fill, privileged_term
 from rewarped_sim.registry import register
 from rewarped_sim.scene import Scene
 from rewarped_sim.task import State
@@ -46,10 +45,10 @@ class Cartpole(ArticulatedTask):
     """See the module."""
 
     obs_spec = (
-        ObsTerm(name="cart_position", kind="privileged", shape=(1,), unit="m"),
-        ObsTerm(name="cart_velocity", kind="privileged", shape=(1,), unit="m/s"),
-        ObsTerm(name="pole_direction", kind="privileged", shape=(2,)),
-        ObsTerm(name="pole_velocity", kind="privileged", shape=(1,), unit="rad/s"),
+        privileged_term("cart_position", 1, "m"),
+        privileged_term("cart_velocity", 1, "m/s"),
+        privileged_term("pole_direction", 2),
+        privileged_term("pole_velocity", 1, "rad/s"),
     )
     num_start_random = 4
 

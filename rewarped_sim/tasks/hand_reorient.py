@@ -21,8 +21,8 @@ from policy_runner.contract import ObsTerm
 from rewarped_sim.articulated_scene import articulated_scene
 from rewarped_sim.articulated_task import ArticulatedConfig, ArticulatedTask
 from rewarped_sim.assets import allegro_hand as asset
-from rewarped_sim.locomotion import multiply
-from rewarped_sim.observation import fill
+from rewarped_sim.observation import fill, privileged_term
+from rewarped_sim.quaternion import conjugate, multiply
 from rewarped_sim.registry import register
 from rewarped_sim.scene import Scene, SceneShape
 from rewarped_sim.task import Draw, State
@@ -41,10 +41,6 @@ SHARPNESS = 1.0e-3
 CUBE_SPREAD_M = 0.01
 JOINT_SPREAD = 0.2
 """Share of the joints' ranges that starts are drawn from."""
-
-
-def _known(name: str, size: int, unit: str = "", scale: float = 1.0) -> ObsTerm:
-    return ObsTerm(name=name, kind="privileged", shape=(size,), unit=unit, scale=scale, frame="world")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,15 +63,15 @@ class HandReorient(ArticulatedTask):
 
     obs_spec = (
         # Positions are mapped so that the joints' limits become -1 and 1.
-        _known("joint_position_in_range", NUM_JOINTS),
+        privileged_term("joint_position_in_range", NUM_JOINTS),
         ObsTerm(name="joint_velocity", kind="joint_velocity", shape=(NUM_JOINTS,), unit="rad/s", scale=0.2),
-        _known("cube_position", 3, "m"),
-        _known("cube_orientation", 4),
-        _known("cube_velocity", 3, "m/s"),
-        _known("cube_angular_velocity", 3, "rad/s", scale=0.2),
+        privileged_term("cube_position", 3, "m", frame="world"),
+        privileged_term("cube_orientation", 4, frame="world"),
+        privileged_term("cube_velocity", 3, "m/s", frame="world"),
+        privileged_term("cube_angular_velocity", 3, "rad/s", scale=0.2, frame="world"),
         ObsTerm(name="goal_position", kind="goal_position", shape=(3,), unit="m", frame="world"),
-        _known("goal_orientation", 4),
-        _known("turn_from_goal", 4),
+        privileged_term("goal_orientation", 4, frame="world"),
+        privileged_term("turn_from_goal", 4, frame="world"),
         ObsTerm(name="previous_action", kind="previous_action", shape=(NUM_JOINTS,)),
     )
     num_start_random = 3 + 2 + NUM_JOINTS + 2
@@ -174,8 +170,8 @@ class HandReorient(ArticulatedTask):
 
     def _turn_from_goal(self, state: State) -> Tensor:
         """Quaternion of the turn from the goal's orientation to the cube's, (num_envs, 4)."""
-        conjugate = state["goal_orientation"] * torch.tensor((-1.0, -1.0, -1.0, 1.0), device=self.device)
-        return multiply(state["joint_q"][:, self._cube + 3 : self._cube + 7], conjugate)
+        orientation = state["joint_q"][:, self._cube + 3 : self._cube + 7]
+        return multiply(orientation, conjugate(state["goal_orientation"]))
 
     def _angle(self, state: State) -> Tensor:
         """Of that turn, (num_envs,) [rad]."""

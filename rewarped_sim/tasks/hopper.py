@@ -16,7 +16,7 @@ from policy_runner.contract import ObsTerm
 from rewarped_sim.articulated_scene import articulated_scene
 from rewarped_sim.articulated_task import ArticulatedConfig, ArticulatedTask
 from rewarped_sim.assets import hopper as asset
-from rewarped_sim.observation import fill
+from rewarped_sim.observation import fill, privileged_term
 from rewarped_sim.registry import register
 from rewarped_sim.scene import Scene
 from rewarped_sim.task import State
@@ -47,11 +47,11 @@ class Hopper(ArticulatedTask):
     """See the module."""
 
     obs_spec = (
-        ObsTerm(name="torso_height", kind="privileged", shape=(1,), unit="m"),
-        ObsTerm(name="torso_pitch", kind="privileged", shape=(1,), unit="rad"),
+        privileged_term("torso_height", 1, "m"),
+        privileged_term("torso_pitch", 1, "rad"),
         ObsTerm(name="joint_position", kind="joint_position", shape=(3,), unit="rad"),
-        ObsTerm(name="torso_velocity", kind="privileged", shape=(2,), unit="m/s"),
-        ObsTerm(name="torso_pitch_rate", kind="privileged", shape=(1,), unit="rad/s"),
+        privileged_term("torso_velocity", 2, "m/s"),
+        privileged_term("torso_pitch_rate", 1, "rad/s"),
         ObsTerm(name="joint_velocity", kind="joint_velocity", shape=(3,), unit="rad/s"),
     )
     num_start_random = 12

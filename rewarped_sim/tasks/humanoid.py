@@ -14,7 +14,7 @@ from torch import Tensor
 from policy_runner.contract import ObsTerm
 from rewarped_sim.articulated_task import ArticulatedConfig
 from rewarped_sim.assets import humanoid as asset
-from rewarped_sim.locomotion import TORSO_RANDOM, LeggedTask, torso_terms
+from rewarped_sim.locomotion import TORSO_RANDOM, LeggedTask, hinge_terms, torso_terms
 from rewarped_sim.observation import fill
 from rewarped_sim.registry import register
 from rewarped_sim.task import State
@@ -47,7 +47,7 @@ class Humanoid(LeggedTask):
     """See the module."""
 
     obs_spec = (
-        *torso_terms(NUM_JOINTS),
+        *torso_terms(*hinge_terms(NUM_JOINTS)),
         ObsTerm(name="previous_action", kind="previous_action", shape=(NUM_JOINTS,)),
     )
     num_start_random = TORSO_RANDOM + NUM_JOINTS + 6 + NUM_JOINTS

@@ -13,11 +13,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from policy_runner.contract import ActionSpec, ObsTerm
+from policy_runner.contract import ActionSpec
 from rewarped_sim.articulated_task import ArticulatedConfig
 from rewarped_sim.assets import snu_lower_body as asset
-from rewarped_sim.locomotion import FREE_Q, FREE_QD, TORSO_RANDOM, LeggedTask
-from rewarped_sim.observation import fill
+from rewarped_sim.locomotion import FREE_Q, FREE_QD, TORSO_RANDOM, LeggedTask, torso_terms
+from rewarped_sim.observation import fill, privileged_term
 from rewarped_sim.registry import register
 from rewarped_sim.task import State
 
@@ -67,15 +67,9 @@ class SnuHumanoid(LeggedTask):
             max_velocity=(1.0 / model.control_dt_s,) * count,
         )
         self.default_joint_pos = (0.0,) * count
-        self.obs_spec = (
-            _known("torso_height", 1, "m"),
-            _known("torso_orientation", 4),
-            _known("torso_velocity", 3, "m/s"),
-            _known("torso_angular_velocity", 3, "rad/s"),
-            _known("joint_coordinates", coordinates),
-            _known("joint_velocities", dofs, "rad/s", scale=0.1),
-            _known("up", 1),
-            _known("heading", 1),
+        self.obs_spec = torso_terms(
+            privileged_term("joint_coordinates", coordinates),
+            privileged_term("joint_velocities", dofs, "rad/s", scale=0.1),
         )
         self._spread = float(config.randomize)
         self._start = torch.tensor(model.start_q(), dtype=torch.float32, device=device)
@@ -107,10 +101,14 @@ class SnuHumanoid(LeggedTask):
     def terminated(self, state: State) -> Tensor:
         return state["joint_q"][:, 2] < LOWEST_HEIGHT_M
 
+    def joint_position(self, state: State) -> Tensor:
+        """Muscles have none: zeros, (num_envs, muscles)."""
+        return torch.zeros(len(state["joint_q"]), self.action.size, device=self.device)
+
+    def joint_velocity(self, state: State) -> Tensor:
+        """Muscles have none: zeros, (num_envs, muscles)."""
+        return self.joint_position(state)
+
 
 def _activation(action: Tensor) -> Tensor:
     return 0.5 * (action + 1.0)
-
-
-def _known(name: str, size: int, unit: str = "", scale: float = 1.0) -> ObsTerm:
-    return ObsTerm(name=name, kind="privileged", shape=(size,), unit=unit, scale=scale, frame="world")
