@@ -2,10 +2,11 @@
 
 A sphere touches in one point. A capsule touches in up to two points, so that it can lie still, or in one: candidates
 0 and 1 are the ends of the stretch along which it lies beside the other shape, candidate 2 is where the two are
-nearest. The pair at the ends has a weight w, 1 for a stretch longer than the sum of radii [capsule and box: than the
-diameter], 0 for one that has shrunk to a point and for capsules at more than 60 degrees. The ends' depths count w
-times, and the nearest point's counts less w times the deeper end's. So forces are continuous however one case turns
-into the other, and no overlap counts twice.
+nearest. The pair at the ends has a weight w: 1 for a stretch longer than the sum of radii (against a box: than the
+diameter), 0 for one that has shrunk to a point; between capsules times 2 cos(angle) - 1, but not below 0. The ends'
+depths count w times, and the nearest point's counts less w times the deeper end's. So forces are continuous however
+one case turns into the other, and no overlap counts twice. The nearest point is pulled a little towards the middle of
+the stretch (`PULL`): it would run from end to end of shapes that tilt against each other.
 
 Kinks, where a derivative jumps and the force does not: ends of the stretch pass from one shape's to the other's; the
 nearest point passes from a core's end to its side, or from a box's face to its edge; the weight starts or stops to
@@ -18,7 +19,7 @@ from types import SimpleNamespace
 
 import warp as wp
 
-from rewarped_sim.engine.articulation.shapes import shape_functions
+from rewarped_sim.engine.articulation.shapes import PULL, shape_functions
 from rewarped_sim.engine.scalars import Scalars
 
 
@@ -30,7 +31,11 @@ def round_pair_functions(scalars: Scalars) -> SimpleNamespace:
     core_axis, round_contact, box_distance = shapes.core_axis, shapes.round_contact, shapes.box_distance
     clamp_each, nearest_of_cores = shapes.clamp_each, shapes.nearest_of_cores
     half = wp.constant(real(0.5))
+    pull = wp.constant(real(PULL))
     steep = wp.constant(real(1.0e-6))  # least slope of a core against a box's axis
+    round_off = wp.constant(
+        real(1.0e-6)
+    )  # [m]; so the nearest point does not flicker where an end is nearest
 
     @wp.func
     def sphere_sphere(
@@ -79,7 +84,7 @@ def round_pair_functions(scalars: Scalars) -> SimpleNamespace:
         """The gap that counts, of one of a capsule's three candidates."""
         counted = gap
         if candidate == 2:
-            counted = gap + weight * wp.max(wp.max(-gap_0, -gap_1), real(0.0))
+            counted = gap + weight * (wp.max(wp.max(-gap_0, -gap_1), real(0.0)) + round_off)
         elif gap < real(0.0):
             counted = weight * gap
         return counted
@@ -120,7 +125,9 @@ def round_pair_functions(scalars: Scalars) -> SimpleNamespace:
             s = s_1
             t = t_1
         elif candidate == 2:
-            s, t = nearest_of_cores(between, u, size_a[1], v, size_b[1])
+            s, t = nearest_of_cores(
+                between, u, size_a[1], half * (s_0 + s_1), v, size_b[1], half * (t_0 + t_1)
+            )
         gap, normal, point = round_contact(pos_a + s * u, size_a[0], pos_b + t * v, size_b[0])
         return shared(candidate, weight, gap, gap_0, gap_1), normal, point
 
@@ -133,42 +140,40 @@ def round_pair_functions(scalars: Scalars) -> SimpleNamespace:
         return wp.clamp(wp.dot(again - c, u), -length, length)
 
     @wp.func
-    def climb(c: vec3, u: vec3, t: real, box: vec3):
-        """Half the derivative of the squared distance from a core to a box along the core; never falls with t."""
+    def climb(c: vec3, u: vec3, t: real, middle: real, box: vec3):
+        """Half the derivative along a core of its squared distance to a box and, weakly, to `middle`: grows with t."""
         x = c + t * u
-        return wp.dot(u, x - clamp_each(x, box))
+        return wp.dot(u, x - clamp_each(x, box)) + pull * (t - middle)
 
     @wp.func
-    def nearest_to_box(c: vec3, u: vec3, length: real, box: vec3):
-        """Where a core is nearest to a box; where it is everywhere equally near or inside, the middle of that.
+    def nearest_to_box(c: vec3, u: vec3, length: real, middle: real, box: vec3):
+        """Where a core is nearest to a box; where it is everywhere equally near, `middle`.
 
-        `climb` is linear between the points where the core passes a plane of a face. Of these the last one before
-        the minimum and the first one after it are found; they exchange roles where `climb` is zero in between.
+        `climb` is linear between the points where the core passes a plane of a face. Of these, the last one before
+        the minimum and the first one after it are found.
         """
         before = -length
         after = length
-        climb_before = climb(c, u, before, box)
-        climb_after = climb(c, u, after, box)
-        if climb_before > real(0.0):
-            after = before
-            climb_after = real(0.0)
-        if climb_after < real(0.0):
-            before = after
-            climb_before = real(0.0)
-        for i in range(6):
-            k = i % 3
-            side = wp.where(i < 3, box[k], -box[k])
-            slope = wp.where(u[k] < real(0.0), wp.min(u[k], -steep), wp.max(u[k], steep))
-            t = wp.clamp((side - c[k]) / slope, -length, length)
-            rate = climb(c, u, t, box)
-            if rate <= real(0.0) and t > before:
-                before = t
-                climb_before = rate
-            if rate >= real(0.0) and t < after:
-                after = t
-                climb_after = rate
-        result = half * (before + after)
-        if climb_after > climb_before and after > before:
+        climb_before = climb(c, u, before, middle, box)
+        climb_after = climb(c, u, after, middle, box)
+        result = real(0.0)
+        if climb_before >= real(0.0):
+            result = before
+        elif climb_after <= real(0.0):
+            result = after
+        else:
+            for i in range(6):
+                k = i % 3
+                side = wp.where(i < 3, box[k], -box[k])
+                slope = wp.where(u[k] < real(0.0), wp.min(u[k], -steep), wp.max(u[k], steep))
+                t = wp.clamp((side - c[k]) / slope, -length, length)
+                rate = climb(c, u, t, middle, box)
+                if rate <= real(0.0) and t > before:
+                    before = t
+                    climb_before = rate
+                if rate > real(0.0) and t < after:
+                    after = t
+                    climb_after = rate
             result = before - climb_before * (after - before) / (climb_after - climb_before)
         return result
 
@@ -197,7 +202,7 @@ def round_pair_functions(scalars: Scalars) -> SimpleNamespace:
             t = t_1
             outward = outward_1
         elif candidate == 2:
-            t = nearest_to_box(c, u, size_a[1], size_b)
+            t = nearest_to_box(c, u, size_a[1], half * (t_0 + t_1), size_b)
             d, outward = box_distance(size_b, c + t * u)
         x = c + t * u - half * (size_a[0] + d) * outward
         gap = shared(candidate, weight, d - size_a[0], d_0 - size_a[0], d_1 - size_a[0])

@@ -13,6 +13,9 @@ import warp as wp
 from rewarped_sim.engine.articulation.model import Geom
 from rewarped_sim.engine.scalars import Scalars
 
+PULL = 1.0e-3
+"""Nearest points of cores minimise their squared distance and PULL times their squared distances from given points."""
+
 
 def bounding_radius(geom: Geom) -> float:
     """Radius of the sphere about a shape's centre that holds it [m]."""
@@ -25,7 +28,7 @@ def shape_functions(scalars: Scalars) -> SimpleNamespace:
     real, vec3, mat33, quat = scalars.real, scalars.vec3, scalars.mat33, scalars.quat
     tiny = wp.constant(real(1.0e-9))  # [m]; below it there is no direction
     half = wp.constant(real(0.5))
-    parallel_sq = wp.constant(real(1.0e-6))  # square of the sine below which two directions count as parallel
+    pull = wp.constant(real(PULL))
 
     # Entries by an index known only at run time are chosen, not addressed: no local memory on a GPU.
     @wp.func
@@ -91,19 +94,24 @@ def shape_functions(scalars: Scalars) -> SimpleNamespace:
         return d, normal
 
     @wp.func
-    def nearest_of_cores(between: vec3, u: vec3, length_u: real, v: vec3, length_v: real):
-        """Where two segments are nearest: coordinates (s, t) along their unit directions u and v.
+    def nearest_of_cores(
+        between: vec3, u: vec3, length_u: real, middle_u: real, v: vec3, length_v: real, middle_v: real
+    ):
+        """Where two segments are nearest: coordinates (s, t) along their unit directions u and v; see `PULL`.
 
-        between: from the second's centre to the first's. Ericson, Real-Time Collision Detection, 2005, 5.1.9.
+        between: from the second's centre to the first's. Minimises |between + s u - t v|^2 and the pull: without
+        bounds, then within one after the other. Ericson, Real-Time Collision Detection, 2005, 5.1.9.
         """
         c = wp.dot(u, v)
         across = wp.cross(u, v)
-        sine_sq = wp.dot(across, across)
-        s = real(0.0)
-        if sine_sq > parallel_sq:
-            s = wp.clamp(-wp.dot(u - c * v, between) / sine_sq, -length_u, length_u)
-        t = wp.clamp(wp.dot(v, between) + c * s, -length_v, length_v)
-        s = wp.clamp(c * t - wp.dot(u, between), -length_u, length_u)
+        stiff = real(1.0) + pull
+        at_u = pull * middle_u - wp.dot(u, between)
+        at_v = pull * middle_v + wp.dot(v, between)
+        # (1 + pull) at_u + c at_v over (1 + pull)^2 - c^2, without cancellation where u and v are nearly parallel.
+        s = pull * (at_u + middle_u + c * middle_v) - wp.dot(u - c * v, between)
+        s = wp.clamp(s / (wp.dot(across, across) + pull * (stiff + real(1.0))), -length_u, length_u)
+        t = wp.clamp((at_v + c * s) / stiff, -length_v, length_v)
+        s = wp.clamp((at_u + c * t) / stiff, -length_u, length_u)
         return s, t
 
     return SimpleNamespace(
@@ -115,5 +123,4 @@ def shape_functions(scalars: Scalars) -> SimpleNamespace:
         round_contact=round_contact,
         box_distance=box_distance,
         nearest_of_cores=nearest_of_cores,
-        parallel_sq=parallel_sq,
     )
