@@ -27,6 +27,10 @@ CUBE_START: Vec3 = (0.0, -0.1, 0.6)
 CUBE_HALF_SIZE_M = 0.0325
 
 CONTACT = ContactMaterial(stiffness=500.0, damping=100.0, friction_stiffness=100.0, friction=0.5)
+"""For the law `huber`, whose damping is there in full as soon as shapes touch."""
+SMOOTH_CONTACT = ContactMaterial(stiffness=500.0, damping=4.0e4, friction_stiffness=100.0, friction=0.5)
+"""For the law `regularized`, whose damping grows with depth: as much as that of `CONTACT` at 2.5 mm, which is where
+the cube rests on four points."""
 
 _BASE: Vec3 = (0.0, 0.0, 0.5)
 _LINK_COLOR, _TIP_COLOR, _CUBE_COLOR = (0.22, 0.23, 0.26), (0.85, 0.85, 0.82), (0.85, 0.45, 0.20)

@@ -41,6 +41,8 @@ SHARPNESS = 1.0e-3
 CUBE_SPREAD_M = 0.01
 JOINT_SPREAD = 0.2
 """Share of the joints' ranges that starts are drawn from."""
+CONTACTS = {"published": ("huber", asset.CONTACT), "smooth": ("regularized", asset.SMOOTH_CONTACT)}
+"""Law and material by the name of the setting."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +52,14 @@ class HandReorientConfig(ArticulatedConfig):
     max_episode_steps: int = 600
     num_substeps: int = 64
     """In a control step of 1/120 s."""
+    contact: str = "published"
+    """Law of contact: `published`, or `smooth`, which does not jump where shapes begin to touch. By the published one
+    hand and cube pass from touch to touch, and gradients, exact within each, miss what the jumps contribute."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.contact not in CONTACTS:
+            raise ValueError(f"contact must be one of {sorted(CONTACTS)}, got {self.contact!r}")
 
 
 @register(
@@ -77,11 +87,12 @@ class HandReorient(ArticulatedTask):
     num_start_random = 3 + 2 + NUM_JOINTS + 2
 
     def __init__(self, name: str, config: HandReorientConfig, device: torch.device) -> None:
+        law, material = CONTACTS[config.contact]
         super().__init__(
             name,
             config,
             device,
-            model=asset.allegro_hand(num_substeps=config.num_substeps),
+            model=asset.allegro_hand(num_substeps=config.num_substeps, contact=material, contact_law=law),
             joints=asset.JOINT_NAMES,
             strength=(STRENGTH_NM,) * NUM_JOINTS,
             max_velocity=10.0,

@@ -1,5 +1,8 @@
 """Humanoid: what is observed and rewarded, where episodes begin and end."""
 
+import math
+
+import numpy as np
 import pytest
 import torch
 from legged import make, with_torso
@@ -7,23 +10,44 @@ from legged import make, with_torso
 from rewarped_sim.tasks.humanoid import STRENGTH_NM
 
 
-def test_observation_has_the_published_size():
-    env = make("humanoid")
-    assert sum(term.size for term in env.obs_spec) == 76
-    assert env.action_dim == 21
+def torso_com():
+    """x and z, of two capsules across and a head of the published sizes."""
+    volumes, xs, zs = [4.0 / 3.0 * math.pi * 0.09**3], [0.0], [0.19]
+    for radius, x, z in ((0.07, 0.0, 0.0), (0.06, -0.01, -0.12)):
+        # As long as they are wide: half the core's length is the radius.
+        volumes.append(math.pi * radius**2 * (2.0 * radius + 4.0 / 3.0 * radius))
+        xs.append(x)
+        zs.append(z)
+    return np.dot(volumes, xs) / sum(volumes), np.dot(volumes, zs) / sum(volumes)
 
 
-def test_velocity_is_that_of_the_centre_of_mass():
-    """The torso's centre of mass lies off its origin, so spin moves it."""
+def test_observation_has_the_published_layout_and_shows_the_state():
     env = make("humanoid")
-    com = torch.tensor(env.task.tree.link_mass[1].com, dtype=torch.float32)
-    spin = torch.tensor([0.0, 2.0, 0.0])
-    obs = env.task.observe(
-        with_torso(env, spin=(0.0, 2.0, 0.0), velocity=(1.0, 0.0, 0.0)), torch.zeros(1, 21)
-    )
-    expected = torch.tensor([1.0, 0.0, 0.0]) + torch.linalg.cross(spin, com)
-    assert com.norm() > 1e-3
-    assert obs["torso_velocity"][0].tolist() == pytest.approx(expected.tolist())
+    tilt, spin = 0.4, (0.3, -2.0, 0.5)
+    nose_down = (0.0, math.sin(tilt / 2.0), 0.0, math.cos(tilt / 2.0))
+    angles, rates = torch.linspace(-0.4, 0.6, 21), torch.linspace(-3.0, 2.0, 21)
+    state = with_torso(env, position=(3, 1, 1.2), quaternion=nose_down, velocity=(0.5, -0.6, 0.7), spin=spin)
+    state["joint_q"][0, 7:], state["joint_qd"][0, 6:] = angles, rates
+    action = torch.linspace(-1.0, 1.0, 21)[None]
+    obs = env.task.observe(state, action)
+    x, z = torso_com()
+    lever = (x * math.cos(tilt) + z * math.sin(tilt), 0.0, z * math.cos(tilt) - x * math.sin(tilt))
+    velocity = np.array((0.5, -0.6, 0.7)) + np.cross(spin, lever)
+    expected = [
+        *(1.2, *nose_down, *velocity, *spin, *angles, *(0.1 * rates), math.cos(tilt), math.cos(tilt), *action[0])
+    ]  # fmt: skip
+    assert len(expected) == 76
+    seen = torch.cat([obs[term.name][0] for term in env.obs_spec])
+    assert seen.tolist() == pytest.approx([float(value) for value in expected], abs=1e-5)
+
+
+def test_starts_vary_the_velocity_of_the_centre_of_mass():
+    env = make("humanoid", num_envs=256)
+    obs = env.reset()
+    velocity = torch.cat((obs["torso_velocity"], obs["torso_angular_velocity"]), dim=1)
+    assert velocity.abs().amax(dim=0).tolist() == [pytest.approx(0.25, rel=0.03)] * 6
+    # The origin moves otherwise where the torso turns.
+    assert (env.state["joint_qd"][:, :3] - obs["torso_velocity"]).abs().max() > 0.003
 
 
 @pytest.mark.parametrize(
