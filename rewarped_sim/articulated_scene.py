@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from rewarped_sim.engine.articulation.poses import link_poses
-from rewarped_sim.engine.articulation.tree import Tree, compose
-from rewarped_sim.scene import Scene, SceneShape
+from rewarped_sim.engine.articulation.poses import body_poses, link_poses
+from rewarped_sim.engine.articulation.tree import Pose, Tree, compose
+from rewarped_sim.engine.kinematics import rotation_matrix
+from rewarped_sim.scene import Scene, SceneLink, SceneShape
 
 FRAME = "world"
 VIEW_RADIUS_M = 1.5
@@ -20,10 +21,11 @@ def articulated_scene(
     joint_q: NDArray[np.floating],
     *,
     focus: tuple[float, float, float],
+    follow: bool = False,
     view_radius: float = VIEW_RADIUS_M,
     extra: tuple[SceneShape, ...] = (),
 ) -> Scene:
-    """One env at joint coordinates (num_coordinates,), seen around the point `focus` [m]."""
+    """One env at joint coordinates (num_coordinates,), seen around the point `focus` [m], which a camera may follow."""
     links = link_poses(tree, joint_q)
     bodies = tree.model.bodies
     shapes = []
@@ -58,4 +60,25 @@ def articulated_scene(
         shapes=(*shapes, *extra),
         bounds_min=(x - view_radius, y - view_radius, z - view_radius),
         bounds_max=(x + view_radius, y + view_radius, z + view_radius),
+        links=_links(tree, joint_q),
+        focus=focus if follow else None,
     )
+
+
+def _links(tree: Tree, joint_q: NDArray[np.floating]) -> tuple[SceneLink, ...]:
+    """Frames of all bodies, each in its parent's."""
+    poses = dict(zip((body.name for body in tree.model.bodies), body_poses(tree, joint_q), strict=True))
+    links = []
+    for body in tree.model.bodies:
+        pose = poses[body.name]
+        if body.parent:
+            pose = compose(_inverse(poses[body.parent]), pose)
+        links.append(
+            SceneLink(name=body.name, parent=body.parent or FRAME, position=pose[0], quaternion=pose[1])
+        )
+    return tuple(links)
+
+
+def _inverse(pose: Pose) -> Pose:
+    conjugate = pose[1] * np.array((-1.0, -1.0, -1.0, 1.0))
+    return -rotation_matrix(conjugate) @ pose[0], conjugate

@@ -65,7 +65,7 @@ class Env:
         self.task_name = task.name
         self.obs_spec: tuple[ObsTerm, ...] = task.obs_spec
         self.action_dim = task.action.size
-        self.joint_names = task.action.joint_names
+        self.joint_names = task.joint_names
         self.control_dt_s = task.control_dt_s
         self.max_episode_steps = task.max_episode_steps
         self.model: Any = task.build()
@@ -206,12 +206,12 @@ class Env:
 
     @property
     def joint_q(self) -> Tensor:
-        """Positions of the joints that the action names, (num_envs, joints), without gradient."""
+        """Positions of `joint_names`, (num_envs, joints), without gradient."""
         return self.task.joint_position(self._state).detach()
 
     @property
     def joint_qd(self) -> Tensor:
-        """Velocities of the same joints, (num_envs, joints), without gradient."""
+        """Velocities of `joint_names`, (num_envs, joints), without gradient."""
         return self.task.joint_velocity(self._state).detach()
 
     @property

@@ -130,4 +130,4 @@ class LeggedTask(ArticulatedTask):
 
     def scene(self, state: State, index: int) -> Scene:
         q = state["joint_q"][index].detach().cpu().double().numpy()
-        return articulated_scene(self.tree, q, focus=(float(q[0]), float(q[1]), 0.5))
+        return articulated_scene(self.tree, q, focus=(float(q[0]), float(q[1]), 0.5), follow=True)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from rewarped_sim.scene import SceneShape
+from rewarped_sim.scene import SceneShape, SceneSurface
 
 PLANE_HALF_SIZE_M = 50.0
 """A plane is drawn as a square this far in every direction: further than any camera of ours looks."""
@@ -61,6 +61,18 @@ def balls_mesh(centers: NDArray[np.float32], radius: float) -> Mesh:
         triangles=(faces + first[:, None, None]).reshape(-1, 3),
         normals=np.tile(directions, (count, 1)),
     )
+
+
+def surface_mesh(surface: SceneSurface) -> Mesh:
+    """A soft body's skin, smoothly shaded: a corner's normal is the mean of its triangles', by their areas."""
+    vertices, triangles = surface.vertices, surface.triangles
+    a, b, c = (vertices[triangles[:, corner]] for corner in range(3))
+    facing = np.cross(b - a, c - a)
+    normals = np.zeros_like(vertices)
+    for corner in range(3):
+        np.add.at(normals, triangles[:, corner], facing)
+    normals /= np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-12)
+    return Mesh(vertices=vertices, triangles=triangles.astype(np.uint32), normals=normals)
 
 
 def rotation_matrix(quaternion: NDArray[np.float32]) -> NDArray[np.float32]:

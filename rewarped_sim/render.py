@@ -8,15 +8,15 @@ size and need a driver; this takes about a second and needs none (docs/decisions
 from __future__ import annotations
 
 import importlib
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rewarped_sim.meshes import Mesh, balls_mesh, shape_mesh
+from rewarped_sim.meshes import Mesh, balls_mesh, shape_mesh, surface_mesh
 from rewarped_sim.scene import Scene, SceneShape
 
 Floats = NDArray[np.floating]
@@ -29,7 +29,7 @@ _LAMP_RADIUS = 0.12  # at distance 1: sets how soft the edges of shadows are
 _SUN, _SKY, _GROUND = 0.75, 0.55, 0.35  # strength of the lamp, of light from above and of light from below
 _BACKGROUND = np.array([0.86, 0.89, 0.93], np.float32)
 _FLOOR_COLORS = np.array([[0.80, 0.82, 0.85], [0.86, 0.88, 0.91]], np.float32)
-_FLOOR_TILE_M = 0.1
+_TILES_IN_VIEW = 8
 
 
 class RenderError(RuntimeError):
@@ -51,9 +51,19 @@ class Camera:
         distance = np.linalg.norm(np.subtract(self.eye, self.look_at))
         return float(2 * distance * np.sin(np.radians(self.fov_deg) / 2))
 
+    def towards(self, scene: Scene) -> Camera:
+        """Return this camera, moved along to what a scene wants to be followed."""
+        if scene.focus is None:
+            return self
+        eye, look_at = np.add(self.eye, scene.focus), np.add(self.look_at, scene.focus)
+        return replace(self, eye=tuple(eye.tolist()), look_at=tuple(look_at.tolist()))
+
     @staticmethod
     def framing(scenes: Sequence[Scene]) -> Camera:
-        """Look from the front right and above, so that all that the scenes show fits at all times."""
+        """Look from the front right and above, so that all that the scenes show fits at all times.
+
+        Where scenes are to be followed, this is the camera relative to their focus; see `towards`.
+        """
         low, high = _extent(scenes)
         center = (low + high) / 2
         back = np.array([0.55, -1.0, 0.62]) / np.linalg.norm([0.55, -1.0, 0.62])
@@ -83,7 +93,8 @@ def render_scene(
     """
     o3c, raycasting = _open3d()
     world = raycasting()
-    meshes, paints = _meshes_and_colors(scene, color_range_m)
+    tile_m = 10.0 ** np.round(np.log10(camera.view_diameter_m / _TILES_IN_VIEW))
+    meshes, paints = _meshes_and_colors(scene, color_range_m, float(tile_m))
     for mesh in meshes:
         world.add_triangles(o3c.Tensor(mesh.vertices), o3c.Tensor(mesh.triangles))
 
@@ -131,40 +142,43 @@ def render_scene(
 
 @dataclass(frozen=True)
 class _Paint:
-    """Colour of a mesh: one colour, one for every `triangles_each` triangles, or tiles in x and y."""
+    """Colour of a mesh: one colour, one for every `triangles_each` triangles, or tiles of `tile_m` in x and y."""
 
     colors: Floats
     triangles_each: int = 0
-    tiles: bool = False
+    tile_m: float = 0.0
     gloss: float = 0.0
 
     def at(self, triangle: NDArray[np.uint32], point: Floats) -> Floats:
-        if self.tiles:
-            cell = np.floor(point[:, :2] / _FLOOR_TILE_M).astype(np.int64)
+        if self.tile_m:
+            cell = np.floor(point[:, :2] / self.tile_m).astype(np.int64)
             return self.colors[cell.sum(axis=1) % 2]
         return self.colors[triangle // self.triangles_each] if self.triangles_each else self.colors[:1]
 
 
 def _meshes_and_colors(
-    scene: Scene, color_range_m: tuple[float, float] | None
+    scene: Scene, color_range_m: tuple[float, float] | None, tile_m: float
 ) -> tuple[list[Mesh], list[_Paint]]:
     meshes, paints = [], []
     if len(scene.particles):
         meshes.append(balls_mesh(scene.particles, scene.particle_radius))
         paints.append(_Paint(particle_colors(scene, color_range_m) ** 2.2, triangles_each=80))
+    for surface in scene.surfaces:
+        meshes.append(surface_mesh(surface))
+        paints.append(_Paint(np.array([surface.color], np.float32) ** 2.2, gloss=0.2))
     for shape in scene.shapes:
         meshes.append(shape_mesh(shape))
         floor = shape.kind == "plane"
         paints.append(
             _Paint(
                 _FLOOR_COLORS**2.2 if floor else np.array([shape.color], np.float32) ** 2.2,
-                tiles=floor,
+                tile_m=tile_m if floor else 0.0,
                 gloss=0.0 if floor else 0.5,
             )
         )
     if not any(shape.kind == "plane" for shape in scene.shapes):
         meshes.append(shape_mesh(_ground(scene, color_range_m)))
-        paints.append(_Paint(_FLOOR_COLORS**2.2, tiles=True))
+        paints.append(_Paint(_FLOOR_COLORS**2.2, tile_m=tile_m))
     return meshes, paints
 
 
@@ -201,23 +215,29 @@ def _ground(scene: Scene, range_m: tuple[float, float] | None) -> SceneShape:
 
 
 def _extent(scenes: Sequence[Scene]) -> tuple[Floats, Floats]:
-    """Corners of the box around all particles and bounded shapes, at most the workspace [m]."""
-    points = [
-        scene.particles + side * scene.particle_radius
-        for scene in scenes
-        if len(scene.particles)
-        for side in (-1, 1)
-    ]
-    points += [
-        shape_mesh(shape).vertices for scene in scenes for shape in scene.shapes if shape.kind != "plane"
-    ]
-    low, high = np.asarray(scenes[0].bounds_min, float), np.asarray(scenes[0].bounds_max, float)
+    """Corners of the box around all that scenes show, at most the workspace [m]; around their focus if followed."""
+    points = [points - (scene.focus or 0.0) for scene in scenes for points in _shown(scene)]
+    low, high = (
+        np.subtract(bounds, scenes[0].focus or 0.0) for bounds in (scenes[0].bounds_min, scenes[0].bounds_max)
+    )
     if not points:
         return low, high
     return (
         np.maximum(low, np.min([p.min(axis=0) for p in points], axis=0)),
         np.minimum(high, np.max([p.max(axis=0) for p in points], axis=0)),
     )
+
+
+def _shown(scene: Scene) -> Iterator[Floats]:
+    """Points of a scene's particles, surfaces and bounded shapes, (n, 3) each."""
+    if len(scene.particles):
+        yield scene.particles - scene.particle_radius
+        yield scene.particles + scene.particle_radius
+    for surface in scene.surfaces:
+        yield surface.vertices
+    for shape in scene.shapes:
+        if shape.kind != "plane":
+            yield shape_mesh(shape).vertices
 
 
 def _interpolate(mesh: Mesh, triangle: NDArray[np.uint32], corner: Floats) -> Floats:

@@ -65,8 +65,12 @@ def draw_learning_curve(path: Path, metrics_file: Path, title: str, comparison: 
     )
 
 
+MAX_STEPS_BETWEEN_SCENES = 4
+"""More would look jerky: a robot takes a stride in some twenty control steps."""
+
+
 class _Recorder:
-    """Keeps the scenes of the first episode of the first env, every few steps."""
+    """Keeps scenes of the first env's first episode, every few steps: all of it, or of a long one the beginning."""
 
     def __init__(self, title: str, should_stop: Callable[[], bool], max_scenes: int = 75) -> None:
         self.recording = Recording(title=title)
@@ -85,7 +89,8 @@ class _Recorder:
             self._steps += 1
             self._return += float(step.reward[0])
             self._done = bool(step.terminated[0] | step.truncated[0])
-        if not self._done and self._steps % -(-env.max_episode_steps // self._max_scenes) == 0:
+        every = min(-(-env.max_episode_steps // self._max_scenes), MAX_STEPS_BETWEEN_SCENES)
+        if not self._done and self._steps % every == 0 and len(self.recording.scenes) < self._max_scenes:
             caption = f"step {self._steps} of {env.max_episode_steps}    return {self._return:.1f}"
             self.recording.add(env.scene(0), caption)
 

@@ -27,6 +27,32 @@ class SceneShape:
 
 
 @dataclass(frozen=True, kw_only=True)
+class SceneSurface:
+    """The skin of a soft body."""
+
+    name: str
+    vertices: NDArray[np.float32]
+    """(n, 3) in the environment's frame [m]."""
+    triangles: NDArray[np.int32]
+    """(m, 3) indices of vertices, counterclockwise seen from outside."""
+    color: tuple[float, float, float]
+    """Red, green, blue in 0..1."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SceneLink:
+    """The frame of a robot's link."""
+
+    name: str
+    parent: str
+    """Name of the frame that the pose is expressed in: another link's, or the scene's."""
+    position: NDArray[np.float64]
+    """(3,) [m]."""
+    quaternion: NDArray[np.float64]
+    """(4,) x y z w."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Scene:
     """One environment at one instant."""
 
@@ -43,3 +69,7 @@ class Scene:
     """Lower corner of the workspace, for cameras [m]."""
     bounds_max: tuple[float, float, float]
     """Upper corner of the workspace [m]."""
+    surfaces: tuple[SceneSurface, ...] = ()
+    links: tuple[SceneLink, ...] = ()
+    focus: tuple[float, float, float] | None = None
+    """What a camera that follows looks at [m]; None: the camera stands still."""

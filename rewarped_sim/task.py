@@ -80,12 +80,17 @@ class Task(ABC):
         """The state to go on with, after reward and termination and before the observation: new goals, clocks."""
         return state
 
+    @property
+    def joint_names(self) -> tuple[str, ...]:
+        """Joints that can be read. By default those that the action names; muscles are none."""
+        return self.action.joint_names
+
     def joint_position(self, state: State) -> Tensor:
-        """Positions of `action.joint_names`, (num_envs, joints) [rad or m]. By default all of `joint_q`."""
+        """Positions of `joint_names`, (num_envs, joints) [rad or m]. By default all of `joint_q`."""
         return state["joint_q"]
 
     def joint_velocity(self, state: State) -> Tensor:
-        """Velocities of `action.joint_names`, (num_envs, joints) [rad/s or m/s]. By default zero."""
+        """Velocities of `joint_names`, (num_envs, joints) [rad/s or m/s]. By default zero."""
         return torch.zeros_like(self.joint_position(state))
 
     @abstractmethod

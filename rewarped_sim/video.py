@@ -95,7 +95,7 @@ def _compose(
 
 
 def _ray_cast(scene: Scene, camera: Camera, size_px: int, heights: tuple[float, float]) -> Image:
-    return render_scene(scene, camera, width=size_px, height=size_px, color_range_m=heights)
+    return render_scene(scene, camera.towards(scene), width=size_px, height=size_px, color_range_m=heights)
 
 
 def _scatter(scene: Scene, camera: Camera, size_px: int, heights: tuple[float, float]) -> Image:
@@ -103,8 +103,9 @@ def _scatter(scene: Scene, camera: Camera, size_px: int, heights: tuple[float, f
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    from rewarped_sim.meshes import shape_mesh
+    from rewarped_sim.meshes import shape_mesh, surface_mesh
 
+    camera = camera.towards(scene)
     figure = Figure(figsize=(size_px / 100, size_px / 100), dpi=100)
     canvas = FigureCanvasAgg(figure)
     axes: Any = figure.add_axes((0, 0, 1, 1), projection="3d")
@@ -119,15 +120,11 @@ def _scatter(scene: Scene, camera: Camera, size_px: int, heights: tuple[float, f
         getattr(axes, f"set_{axis}lim")(center - reach, center + reach)
     axes.set_axis_off()
     axes.scatter(*scene.particles.T, s=6, c=np.clip(particle_colors(scene, heights), 0, 1), depthshade=False)
-    for shape in scene.shapes:
-        if shape.kind != "plane":
-            mesh = shape_mesh(shape)
-            axes.plot_trisurf(
-                *mesh.vertices.T,
-                triangles=mesh.triangles.astype(int),
-                color=shape.color,
-                linewidth=0,
-                alpha=0.9,
-            )
+    meshes = [(surface_mesh(surface), surface.color) for surface in scene.surfaces]
+    meshes += [(shape_mesh(shape), shape.color) for shape in scene.shapes if shape.kind != "plane"]
+    for mesh, color in meshes:
+        axes.plot_trisurf(
+            *mesh.vertices.T, triangles=mesh.triangles.astype(int), color=color, linewidth=0, alpha=0.9
+        )
     canvas.draw()
     return np.asarray(canvas.buffer_rgba())[:size_px, :size_px, :3]

@@ -13,52 +13,59 @@ from trajectory_msgs.msg import JointTrajectory
 
 from policy_runner.contract import ActionSpec
 
-Positions = NDArray[np.float64]
-"""(num_joints,) in the order of the contract's joint names [rad or m]."""
+Targets = NDArray[np.float64]
+"""(num_joints,) in the order of the contract's joint names: positions [rad or m], or efforts [N m or N]."""
 
 
 class CommandError(ValueError):
     """A command that cannot be obeyed; the message says why."""
 
 
-def target_of(
-    message: JointTrajectory | Float64MultiArray | JointState, joint_names: Sequence[str]
-) -> Positions:
-    """Return the commanded joint positions; of a trajectory, its last point.
+def target_of(message: JointTrajectory | Float64MultiArray | JointState, spec: ActionSpec) -> Targets:
+    """Return what joints are commanded to do; of a trajectory, its last point.
 
-    Raises CommandError when a joint is missing, the length is wrong, or a value is not finite.
+    A task whose actions are efforts takes efforts, every other one positions. Raises CommandError when a joint is
+    missing, the length is wrong, or a value is not finite.
     """
+    joint_names = spec.joint_names
+    quantity = "effort" if spec.mode == "effort" else "position"
     if isinstance(message, JointTrajectory):
         points = list(message.points)
         if not points:
             raise CommandError("joint trajectory without points")
-        return _by_name(list(message.joint_names), list(points[-1].positions), joint_names)
+        values = points[-1].effort if quantity == "effort" else points[-1].positions
+        return _by_name(list(message.joint_names), list(values), joint_names, quantity)
     if isinstance(message, JointState):
-        return _by_name(list(message.name), list(message.position), joint_names)
-    return _checked(list(message.data), joint_names)
+        return _by_name(list(message.name), list(getattr(message, quantity)), joint_names, quantity)
+    return _checked(list(message.data), joint_names, quantity)
 
 
-def action_towards(target: Positions, joint_q: Positions, spec: ActionSpec) -> NDArray[np.float32]:
-    """Return the action in [-1, 1] that moves the joints to `target`, or as far as one step allows."""
+def action_towards(target: Targets, joint_q: Targets, spec: ActionSpec) -> NDArray[np.float32]:
+    """Return the action in [-1, 1] that brings the joints to `target`, or as far as one step allows.
+
+    joint_q: present positions (num_joints,); only actions that add to them look at it.
+    """
     scale, offset = np.asarray(spec.scale), np.asarray(spec.offset)
     wanted = target - joint_q if spec.mode == "delta_position" else target
     return np.clip((wanted - offset) / scale, -1.0, 1.0).astype(np.float32)
 
 
-def _by_name(names: Sequence[str], values: Sequence[float], joint_names: Sequence[str]) -> Positions:
+def _by_name(
+    names: Sequence[str], values: Sequence[float], joint_names: Sequence[str], quantity: str
+) -> Targets:
     if len(names) != len(values):
-        raise CommandError(f"{len(names)} joint names, but {len(values)} positions")
+        raise CommandError(f"{len(names)} joint names, but {len(values)} {quantity}s")
     given = dict(zip(names, values, strict=True))
     missing = [name for name in joint_names if name not in given]
     if missing:
         raise CommandError(f"joint {missing[0]!r} is missing; commanded: {list(names)}")
-    return _checked([given[name] for name in joint_names], joint_names)
+    return _checked([given[name] for name in joint_names], joint_names, quantity)
 
 
-def _checked(values: Sequence[float], joint_names: Sequence[str]) -> Positions:
+def _checked(values: Sequence[float], joint_names: Sequence[str], quantity: str) -> Targets:
     if len(values) != len(joint_names):
-        raise CommandError(f"expected {len(joint_names)} positions {list(joint_names)}, got {len(values)}")
+        raise CommandError(f"expected {len(joint_names)} {quantity}s {list(joint_names)}, got {len(values)}")
     for name, value in zip(joint_names, values, strict=True):
         if not math.isfinite(value):
-            raise CommandError(f"joint {name!r}: position must be finite, got {value}")
+            raise CommandError(f"joint {name!r}: {quantity} must be finite, got {value}")
     return np.asarray(values, np.float64)

@@ -19,7 +19,7 @@ from visualization_msgs.msg import Marker, MarkerArray
 from rewarped_sim.meshes import PLANE_HALF_SIZE_M, local_mesh, rotation_matrix
 from rewarped_sim.render import particle_colors
 from rewarped_sim.run_control import RunState, RunStatus
-from rewarped_sim.scene import Scene, SceneShape
+from rewarped_sim.scene import Scene, SceneShape, SceneSurface
 
 MAX_VIEWED_POINTS = 20_000
 """320 kB: fits the shared-memory segment that Fast DDS has by default (512 kB)."""
@@ -42,14 +42,22 @@ def colored_cloud_message(
 
 
 def shapes_message(scene: Scene, stamp: Time) -> MarkerArray:
-    """Give the rigid shapes as markers; a capsule is a cylinder and two spheres, a cone a list of triangles."""
+    """Give rigid shapes and skins of soft bodies as markers.
+
+    A capsule is a cylinder and two spheres; a cone and a skin are lists of triangles.
+    """
     header = Header(stamp=stamp, frame_id=scene.frame)
-    return MarkerArray(markers=[marker for shape in scene.shapes for marker in _markers(shape, header)])
+    markers = [marker for shape in scene.shapes for marker in _markers(shape, header)]
+    return MarkerArray(markers=markers + [_surface_marker(surface, header) for surface in scene.surfaces])
 
 
-def joint_state_message(names: Sequence[str], position: NDArray[np.float32], stamp: Time) -> JointState:
-    """Give joint positions [rad or m]."""
-    return JointState(header=Header(stamp=stamp), name=list(names), position=[float(q) for q in position])
+def joint_state_message(
+    names: Sequence[str], position: NDArray[np.float32], velocity: NDArray[np.float32], stamp: Time
+) -> JointState:
+    """Give joint positions [rad or m] and velocities [rad/s or m/s]."""
+    return JointState(
+        header=Header(stamp=stamp), name=list(names), position=position.tolist(), velocity=velocity.tolist()
+    )
 
 
 def goal_message(position: NDArray[np.float32], frame: str, stamp: Time) -> PoseStamped:
@@ -111,6 +119,22 @@ def _cloud(points: NDArray[np.float32], names: Sequence[str], frame: str, stamp:
         row_step=step * len(points),
         data=data,
         is_dense=bool(np.isfinite(points[:, :3]).all()),
+    )
+
+
+def _surface_marker(surface: SceneSurface, header: Header) -> Marker:
+    """Give a soft body's skin as triangles."""
+    red, green, blue = surface.color
+    corners = surface.vertices[surface.triangles].reshape(-1, 3).astype(float).tolist()
+    return Marker(
+        header=header,
+        ns=surface.name,
+        type=Marker.TRIANGLE_LIST,
+        action=Marker.ADD,
+        pose=Pose(orientation=Quaternion(w=1.0)),
+        scale=Vector3(x=1.0, y=1.0, z=1.0),
+        color=ColorRGBA(r=float(red), g=float(green), b=float(blue), a=1.0),
+        points=[Point(x=x, y=y, z=z) for x, y, z in corners],
     )
 
 

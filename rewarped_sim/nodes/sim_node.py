@@ -31,9 +31,10 @@ from visualization_msgs.msg import MarkerArray
 from rewarped_sim.env import DeviceError, Env
 from rewarped_sim.make import make
 from rewarped_sim.nodes import messages
-from rewarped_sim.nodes.commands import CommandError, Positions, action_towards, target_of
+from rewarped_sim.nodes.commands import CommandError, Targets, action_towards, target_of
 from rewarped_sim.nodes.lifetime import ignore_stop_signals, on_stop_signal
 from rewarped_sim.nodes.parameters import Param, ParameterError, declare_params
+from rewarped_sim.nodes.transforms import TransformPublisher
 from rewarped_sim.registry import ConfigError, UnknownTaskError
 from rewarped_sim.train import show_log
 from rewarped_sim.train_config import DEFAULT_TASK, read_train_config
@@ -82,7 +83,7 @@ class SimNode(Node):
         self._stop = stop
         self._env = self._make_env()
         self._action_spec = self._env.task.action
-        self._target: Positions | None = None
+        self._target: Targets | None = None
         self._answered_ns = -1
         """Stamp of the state that the newest command answers; of its arrival where it has none."""
         self._reset_asked = False
@@ -90,6 +91,7 @@ class SimNode(Node):
 
         self._cloud_publisher = self.create_publisher(PointCloud2, "points", NEWEST_BEST_EFFORT)
         self._joints_publisher = self.create_publisher(JointState, "joint_states", NEWEST_BEST_EFFORT)
+        self._transforms = TransformPublisher(self)
         self._goal_publisher = self.create_publisher(PoseStamped, "~/goal", NEWEST)
         self._shapes_publisher = self.create_publisher(MarkerArray, "~/shapes", NEWEST)
         self._clock_publisher = (
@@ -184,8 +186,12 @@ class SimNode(Node):
         goal = self._env.goal_position
         if goal is not None:  # first: what follows asks for an answer
             self._goal_publisher.publish(messages.goal_message(goal[0].cpu().numpy(), scene.frame, stamp))
-        self._joints_publisher.publish(messages.joint_state_message(self._env.joint_names, joint_q, stamp))
-        self._cloud_publisher.publish(messages.cloud_message(scene, stamp))
+        joint_qd = self._env.joint_qd[0].cpu().numpy()
+        joints = messages.joint_state_message(self._env.joint_names, joint_q, joint_qd, stamp)
+        self._joints_publisher.publish(joints)
+        self._transforms.publish(scene, stamp)
+        if len(scene.particles):
+            self._cloud_publisher.publish(messages.cloud_message(scene, stamp))
         if self._shapes_publisher.get_subscription_count() > 0:
             self._shapes_publisher.publish(messages.shapes_message(scene, stamp))
         if self._clock_publisher is not None:  # last: whose timer it wakes finds the new state
@@ -203,7 +209,7 @@ class SimNode(Node):
 
     def _on_command(self, message: JointTrajectory | Float64MultiArray | JointState) -> None:
         try:
-            self._target = target_of(message, self._env.joint_names)
+            self._target = target_of(message, self._action_spec)
         except CommandError as error:
             self.get_logger().warning(f"command ignored: {error}", throttle_duration_sec=1.0)
             return

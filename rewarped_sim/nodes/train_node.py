@@ -29,6 +29,7 @@ from rewarped_sim.env import DeviceError, Env
 from rewarped_sim.nodes import messages
 from rewarped_sim.nodes.lifetime import ignore_stop_signals, on_stop_signal, spinning
 from rewarped_sim.nodes.parameters import Param, ParameterError, declare_params
+from rewarped_sim.nodes.transforms import TransformPublisher
 from rewarped_sim.render import height_range
 from rewarped_sim.run_control import RunControl, RunState, RunStatus
 from rewarped_sim.scene import Scene
@@ -91,6 +92,7 @@ class TrainNode(Node):
         self._status_publisher = self.create_publisher(TrainingStatus, "~/status", LATCHED)
         self._particles_publisher = self.create_publisher(PointCloud2, "~/particles", NEWEST_BEST_EFFORT)
         self._shapes_publisher = self.create_publisher(MarkerArray, "~/shapes", QoSProfile(depth=1))
+        self._transforms = TransformPublisher(self)
         self._diagnostics_publisher = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
         self.create_timer(1.0 / self.params["publish_rate_hz"], self._publish_scene)
         self.create_timer(1.0, self._publish_diagnostics)
@@ -145,6 +147,7 @@ class TrainNode(Node):
             self._color_range_m = self._color_range_m or height_range([scene])
             cloud = messages.colored_cloud_message(scene, stamp, self._color_range_m)
             self._particles_publisher.publish(cloud)
+            self._transforms.publish(scene, stamp)
             self._shapes_publisher.publish(messages.shapes_message(scene, stamp))
         publishers = (self._particles_publisher, self._shapes_publisher)
         if any(publisher.get_subscription_count() > 0 for publisher in publishers):

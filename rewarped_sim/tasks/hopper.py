@@ -102,4 +102,4 @@ class Hopper(ArticulatedTask):
 
     def scene(self, state: State, index: int) -> Scene:
         q = state["joint_q"][index].detach().cpu().double().numpy()
-        return articulated_scene(self.tree, q, focus=(float(q[0]), 0.0, 0.75))
+        return articulated_scene(self.tree, q, focus=(float(q[0]), 0.0, 0.75), follow=True)

@@ -45,6 +45,7 @@ class SnuHumanoid(LeggedTask):
         coordinates, dofs = model.num_coordinates - FREE_Q, model.num_dofs - FREE_QD
         self.num_start_random = TORSO_RANDOM + coordinates + model.num_dofs
         hinges = tuple(joint.name for joint in model.joints if joint.kind == "hinge")
+        self._hinges = hinges
         super().__init__(
             name,
             config,
@@ -74,6 +75,11 @@ class SnuHumanoid(LeggedTask):
         self._spread = float(config.randomize)
         self._start = torch.tensor(model.start_q(), dtype=torch.float32, device=device)
 
+    @property
+    def joint_names(self) -> tuple[str, ...]:
+        """The hinges; balls have no position that one number tells."""
+        return self._hinges
+
     def start_state(self, uniform: Tensor) -> State:
         u = torch.lerp(torch.full_like(uniform, 0.5), uniform, self._spread)
         return self.around(self._start, u, joint_spread=0.0)
@@ -100,14 +106,6 @@ class SnuHumanoid(LeggedTask):
 
     def terminated(self, state: State) -> Tensor:
         return state["joint_q"][:, 2] < LOWEST_HEIGHT_M
-
-    def joint_position(self, state: State) -> Tensor:
-        """Muscles have none: zeros, (num_envs, muscles)."""
-        return torch.zeros(len(state["joint_q"]), self.action.size, device=self.device)
-
-    def joint_velocity(self, state: State) -> Tensor:
-        """Muscles have none: zeros, (num_envs, muscles)."""
-        return self.joint_position(state)
 
 
 def _activation(action: Tensor) -> Tensor:

@@ -10,6 +10,12 @@ from rewarped_sim.nodes.commands import CommandError, action_towards, target_of
 JOINTS = ("a", "b")
 
 
+def spec_of(mode):
+    return ActionSpec(
+        joint_names=JOINTS, mode=mode, scale=(4.0, 8.0), lower=(-1, -1), upper=(1, 1), max_velocity=(1, 1)
+    )
+
+
 def trajectory(*points, names=("b", "a")):
     return JointTrajectory(
         joint_names=list(names), points=[JointTrajectoryPoint(positions=p) for p in points]
@@ -25,7 +31,7 @@ def trajectory(*points, names=("b", "a")):
     ],
 )
 def test_all_three_forms_of_a_command_mean_the_same(message):
-    assert target_of(message, JOINTS) == pytest.approx([1.0, 2.0])
+    assert target_of(message, spec_of("position")) == pytest.approx([1.0, 2.0])
 
 
 @pytest.mark.parametrize(
@@ -42,7 +48,7 @@ def test_all_three_forms_of_a_command_mean_the_same(message):
 )
 def test_commands_that_cannot_be_obeyed_are_refused_with_the_reason(message, reason):
     with pytest.raises(CommandError, match=reason):
-        target_of(message, JOINTS)
+        target_of(message, spec_of("position"))
 
 
 def spec(mode, offset=()):
@@ -70,3 +76,22 @@ def test_a_robot_at_its_target_stands_still():
 def test_absolute_actions_are_inverted_with_their_offset():
     action = action_towards(np.array([0.25, 0.0]), np.array([9.0, 9.0]), spec("position", offset=(0.2, 0.1)))
     assert action == pytest.approx([0.5, -0.2])
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        Float64MultiArray(data=[2.0, -20.0]),
+        JointState(name=["b", "a"], position=[0.0, 0.0], effort=[-20.0, 2.0]),
+        JointTrajectory(joint_names=["a", "b"], points=[JointTrajectoryPoint(effort=[2.0, -20.0])]),
+    ],
+)
+def test_a_task_of_efforts_takes_efforts(message):
+    target = target_of(message, spec_of("effort"))
+    assert target == pytest.approx([2.0, -20.0])
+    assert action_towards(target, np.zeros(2), spec_of("effort")).tolist() == [0.5, -1.0]
+
+
+def test_positions_are_no_efforts():
+    with pytest.raises(CommandError, match="2 joint names, but 0 efforts"):
+        target_of(JointState(name=["a", "b"], position=[0.1, 0.2]), spec_of("effort"))
