@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 import torch
 
 from rewarped_sim.engine.articulation.model import ArticulationModel
 from rewarped_sim.engine.articulation.solver import slot_bytes
+from rewarped_sim.engine.fem.model import FemModel
 from rewarped_sim.engine.mpm.model import MpmModel
 from rewarped_sim.engine.trajectory import plan_storage
 from rewarped_sim.torch_bridge.articulation import ArticulationEngine
 from rewarped_sim.torch_bridge.bridge import Bridge, free_memory
+from rewarped_sim.torch_bridge.engine import Engine
+from rewarped_sim.torch_bridge.fem import FemEngine
 from rewarped_sim.torch_bridge.mpm import MpmEngine
 
-AnyModel = MpmModel | ArticulationModel
+AnyModel = MpmModel | ArticulationModel | FemModel
 """What a task may build."""
+ENGINES = {MpmModel: MpmEngine, ArticulationModel: ArticulationEngine, FemModel: FemEngine}
 MEMORY_SHARE = 0.5
 """Share of the free memory that a stored window may take before steps are recomputed instead."""
 
@@ -44,10 +46,10 @@ def make_bridge(
         policy=storage,
         budget_bytes=int(MEMORY_SHARE * free_memory(device)),
     )
-    engine = MpmEngine if isinstance(model, MpmModel) else ArticulationEngine
 
-    def build(num_slots: int) -> MpmEngine | ArticulationEngine:
-        return partial(engine, model)(  # type: ignore[arg-type]
+    def build(num_slots: int) -> Engine:
+        return ENGINES[type(model)](
+            model,  # type: ignore[arg-type]
             num_envs=num_envs,
             num_slots=num_slots,
             device=device,
@@ -61,6 +63,6 @@ def make_bridge(
 
 def _memory(model: AnyModel) -> tuple[int, int]:
     """Bytes of an environment's control step, and of its state."""
-    if isinstance(model, MpmModel):
+    if isinstance(model, (MpmModel, FemModel)):
         return model.bytes_per_env_slot, model.bytes_per_env_state
     return slot_bytes(model), 4 * (model.num_coordinates + model.num_dofs)

@@ -1,7 +1,7 @@
 """Vertices on the ground: a spring and a damper upwards, and friction, by one of two laws.
 
-With the depth d of a vertex below its radius, the parts v_z and v_t of its velocity, and the gains of `Ground` (k_e, k_d,
-k_f, mu), the force is f_n upwards and f_t along the ground:
+With the depth d of a vertex below its radius, the parts v_z and v_t of its velocity, and the gains of `Ground` (k_e,
+k_d, k_f, mu), the force is f_n upwards and f_t along the ground:
 
     regularized  f_n = k_e d + k_d d max(-v_z, 0),  f_t = -v_t min(k_f, mu f_n / sqrt(v_t^2 + e^2)),  e = 1 mm/s
     published    f_n = k_e d + k_d max(-v_z, 0),    f_t = -v_t min(k_f, mu f_n / |v_t|)

@@ -143,6 +143,16 @@ class FemModel:
         return len(self.tets)
 
     @property
+    def bytes_per_env_state(self) -> int:
+        """Memory of one environment's state in float32."""
+        return 4 * STATE_SIZE * self.num_vertices
+
+    @property
+    def bytes_per_env_slot(self) -> int:
+        """Memory of one environment's control step in float32: a state per substep, and the activations."""
+        return (self.num_substeps + 1) * self.bytes_per_env_state + 4 * self.num_tets
+
+    @property
     def volumes(self) -> NDArray[np.float64]:
         """Rest volume of each tetrahedron (num_tets,) [m^3]."""
         return signed_volumes(self.vertices, self.tets)
@@ -180,8 +190,3 @@ class FemModel:
         if ground.law == "published":
             bounce += dt * ground.damping / 2.0
         return float(max(bounce, dt * ground.friction_stiffness / 2.0) / self.masses.min())
-
-
-def slot_bytes(model: FemModel) -> int:
-    """Memory that one environment's control step takes in float32: a state per substep, and activations."""
-    return 4 * ((model.num_substeps + 1) * model.num_vertices * STATE_SIZE + model.num_tets)

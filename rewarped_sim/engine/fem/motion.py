@@ -2,8 +2,8 @@
 
     v' = v + dt (f(x, v) / mass + gravity),   x' = x + dt v'
 
-With x_bar, v_bar the adjoints of x', v', those of x, v are x_bar, v_bar + dt x_bar, and what comes back through f, whose
-own adjoint is dt / mass (v_bar + dt x_bar).
+With x_bar, v_bar the adjoints of x', v', those of x, v are x_bar, v_bar + dt x_bar, and what comes back through f,
+whose own adjoint is dt / mass (v_bar + dt x_bar).
 """
 
 from functools import cache

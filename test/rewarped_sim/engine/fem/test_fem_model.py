@@ -3,7 +3,7 @@ import pytest
 from soft_bodies import GROUND, ControlStep, brick, model, start
 
 from rewarped_sim.engine.fem.mesh import boundary_triangles, neighbours, signed_volumes
-from rewarped_sim.engine.fem.model import FemModel, Ground, slot_bytes
+from rewarped_sim.engine.fem.model import FemModel, Ground
 from rewarped_sim.engine.fem.solver import FemSolver
 
 
@@ -136,10 +136,10 @@ def test_slots_follow_one_another_as_substeps_do():
         assert np.linalg.norm(found - bar) < 1e-4 * np.linalg.norm(bar)
 
 
-def test_slot_bytes_is_what_an_environment_takes():
+def test_the_memory_told_is_what_an_environment_takes():
     soft = model(substeps=5)
     solver = FemSolver(soft, num_envs=16, num_slots=1, num_threads=1)
-    assert slot_bytes(soft) == solver.state.size * 4 // 16 + solver.activation.size * 4 // 16
+    assert soft.bytes_per_env_slot == solver.state.size * 4 // 16 + solver.activation.size * 4 // 16
 
 
 def test_a_model_keeps_its_defaults_apart_from_what_is_given():
