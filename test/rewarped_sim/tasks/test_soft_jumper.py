@@ -43,11 +43,16 @@ def test_random_starts_return_what_the_reference_does():
 
 def test_half_the_substeps_on_a_smooth_ground_move_the_body_the_same_way():
     heights = {
-        name: rest(rewarped_sim.make(name, requires_grad=False, randomize=False), 120)[1]
-        for name in ("soft_jumper", "soft_jumper_small")
+        substeps: rest(
+            rewarped_sim.make(
+                "soft_jumper", requires_grad=False, randomize=False, num_substeps=substeps, contact=contact
+            ),
+            120,
+        )[1]
+        for substeps, contact in ((80, "published"), (40, "regularized"))
     }
-    apart = (heights["soft_jumper"] - heights["soft_jumper_small"]).abs()
-    assert heights["soft_jumper"].min() < 1.05
+    apart = (heights[80] - heights[40]).abs()
+    assert heights[80].min() < 1.05
     assert apart.max() < 0.01
 
 
@@ -64,7 +69,7 @@ def test_reward_is_the_published_formula():
 
 
 def test_a_policy_sees_all_vertices_and_the_action_at_a_tenth_of_their_size():
-    env = rewarped_sim.make("soft_jumper_small", num_envs=2, requires_grad=False)
+    env = rewarped_sim.make("soft_jumper", num_envs=2, requires_grad=False)
     env.reset()
     action = torch.rand(2, 222) * 4.0 - 2.0
     obs = env.step(action).obs
@@ -75,6 +80,13 @@ def test_a_policy_sees_all_vertices_and_the_action_at_a_tenth_of_their_size():
     torch.testing.assert_close(obs["actions"], action.clamp(-1.0, 1.0))
     sizes = {term.name: term.size for term in env.obs_spec}
     assert sizes == {"com_q": 3, "com_qd": 3, "actions": 222, "particle_q": 612}
+
+
+def test_the_small_task_shows_every_fourth_vertex():
+    env = rewarped_sim.make("soft_jumper_small", requires_grad=False)
+    obs = env.reset()
+    torch.testing.assert_close(obs["particle_q"], 0.1 * env.state["vertices"][:, ::4, :3])
+    torch.testing.assert_close(obs["com_q"], obs["particle_q"].mean(dim=1))
 
 
 def test_an_action_shrinks_its_own_two_tetrahedra():
@@ -157,5 +169,7 @@ def test_a_setting_that_cannot_be_is_refused_by_name():
 
     with pytest.raises(ConfigError, match=r"contact must be one of \['published', 'regularized'\]"):
         rewarped_sim.make("soft_jumper", contact="sticky")
+    with pytest.raises(ConfigError, match=r"num_points must be in \[1, 204\], got 300"):
+        rewarped_sim.make("soft_jumper", num_points=300)
     with pytest.raises(ValueError, match="a soft body's constants have no gradients"):
         rewarped_sim.make("soft_jumper", parameter_gradient=True)
