@@ -1,10 +1,15 @@
 """Adjoints of the articulation engine against central differences in float64."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 from systems import GROUND, INPUTS, creature, gradients, make_solver, random_inputs, run, substeps
 
+from rewarped_sim.assets.ant import START_JOINTS, ant, ant_run
+from rewarped_sim.assets.hopper import hopper
 from rewarped_sim.engine.articulation.model import CONTACT_LAWS
+from rewarped_sim.engine.articulation.parameters import default_parameters
 from rewarped_sim.engine.scalars import FLOAT32
 
 STEPS = {"joint_f": 1e-3, "joint_target": 1e-3, "activation": 1e-3}
@@ -104,3 +109,37 @@ def test_a_world_is_not_touched_by_its_neighbours_nor_by_threads():
 def test_backward_needs_a_solver_with_adjoints():
     with pytest.raises(RuntimeError, match="requires_grad=False"):
         make_solver(creature(), requires_grad=False).backward(0)
+
+
+@pytest.mark.parametrize(
+    ("model", "joints"),
+    [(ant(contact_law="regularized"), START_JOINTS), (ant_run(), START_JOINTS), (hopper(), None)],
+    ids=["ant, regularized", "ant_run", "hopper"],
+)
+def test_float32_gradients_hold_over_32_control_steps_of_robots(model, joints):
+    """Dropped to the ground under random torques, through touch-downs: what a policy's window looks like."""
+    model = dataclasses.replace(
+        model, num_substeps=32 * model.num_substeps, control_dt_s=32 * model.control_dt_s
+    )
+    rng = np.random.default_rng(0)
+    q = np.tile(model.start_q(), (4, 1))
+    root = model.num_dofs - len(joints or range(3))
+    if joints:
+        q[:, 2], q[:, 7:] = 0.55, joints
+    q += 0.02 * rng.normal(size=q.shape)
+    if joints:
+        q[:, 3:7] /= np.linalg.norm(q[:, 3:7], axis=1, keepdims=True)
+    force = 10.0 * rng.normal(size=(4, model.num_dofs))
+    force[:, :root] = 0.0
+    inputs = {
+        "joint_q": q,
+        "joint_qd": 0.1 * rng.normal(size=(4, model.num_dofs)),
+        "joint_f": force,
+        "parameters": np.tile(default_parameters(model), (4, 1)),
+    }
+    weights = weights_for(model, rng, 4)
+    exact = gradients(make_solver(model, num_envs=4), inputs, weights)
+    single = gradients(make_solver(model, num_envs=4, scalars=FLOAT32), inputs, weights)
+    for name in inputs:
+        errors = np.linalg.norm(single[name] - exact[name], axis=1) / np.linalg.norm(exact[name], axis=1)
+        assert errors.max() < 1e-3, name
