@@ -120,9 +120,9 @@ def substeps(model, count):
     return dataclasses.replace(model, num_substeps=count, control_dt_s=count * model.dt_s)
 
 
-def make_solver(model, *, num_envs=1, scalars=FLOAT64, num_threads=1, **options):
+def make_solver(model, *, num_envs=1, num_slots=1, scalars=FLOAT64, num_threads=1, **options):
     return ArticulationSolver(
-        model, num_envs=num_envs, num_slots=1, scalars=scalars, num_threads=num_threads, **options
+        model, num_envs=num_envs, num_slots=num_slots, scalars=scalars, num_threads=num_threads, **options
     )
 
 
@@ -166,3 +166,18 @@ def gradients(solver, inputs, weights):
     solver.joint_qd_bar.assign(weights[1].astype(solver.scalars.numpy))
     solver.backward(0)
     return {name: getattr(solver, f"{name}_bar").numpy().copy() for name in INPUTS}
+
+
+def window_gradients(model, inputs, weights, steps, scalars):
+    """Like `gradients`, over a window of control steps with constant inputs; theirs are summed over the steps."""
+    solver = make_solver(model, num_envs=len(inputs["joint_q"]), num_slots=steps, scalars=scalars)
+    state = {name: inputs[name] for name in STATE}
+    for slot in range(steps):
+        state = dict(zip(STATE, run(solver, inputs | state, slot), strict=True))
+    solver.joint_q_bar.assign(weights[0].astype(scalars.numpy))
+    solver.joint_qd_bar.assign(weights[1].astype(scalars.numpy))
+    found = dict.fromkeys(INPUTS, 0.0)
+    for slot in reversed(range(steps)):
+        solver.backward(slot)
+        found |= {name: found[name] + getattr(solver, f"{name}_bar").numpy() for name in INPUTS[2:]}
+    return found | {name: getattr(solver, f"{name}_bar").numpy().copy() for name in STATE}

@@ -1,16 +1,24 @@
 """Adjoints of the articulation engine against central differences in float64."""
 
-import dataclasses
-
 import numpy as np
 import pytest
-from systems import GROUND, INPUTS, creature, gradients, make_solver, random_inputs, run, substeps
+from systems import (
+    GROUND,
+    INPUTS,
+    creature,
+    gradients,
+    make_solver,
+    random_inputs,
+    run,
+    substeps,
+    window_gradients,
+)
 
 from rewarped_sim.assets.ant import START_JOINTS, ant, ant_run
 from rewarped_sim.assets.hopper import hopper
 from rewarped_sim.engine.articulation.model import CONTACT_LAWS
 from rewarped_sim.engine.articulation.parameters import default_parameters
-from rewarped_sim.engine.scalars import FLOAT32
+from rewarped_sim.engine.scalars import FLOAT32, FLOAT64
 
 STEPS = {"joint_f": 1e-3, "joint_target": 1e-3, "activation": 1e-3}
 """Differences by inputs in which a substep is linear are taken over a longer way: less round-off."""
@@ -81,12 +89,11 @@ def test_contact_and_mass_have_gradients_of_their_own():
 
 
 def test_float32_gradients_agree_with_float64_over_a_window():
-    model = substeps(creature(ground=GROUND), 256)
+    model = substeps(creature(ground=GROUND), 8)
     rng = np.random.default_rng(3)
     inputs, weights = random_inputs(model, rng, 2, height=0.5), weights_for(model, rng, 2)
     inputs["joint_f"] *= 0.2
-    exact = gradients(make_solver(model, num_envs=2), inputs, weights)
-    single = gradients(make_solver(model, num_envs=2, scalars=FLOAT32), inputs, weights)
+    exact, single = (window_gradients(model, inputs, weights, 32, scalars) for scalars in (FLOAT64, FLOAT32))
     for name in INPUTS:
         assert np.linalg.norm(single[name] - exact[name]) < 1e-3 * np.linalg.norm(exact[name]), name
 
@@ -118,9 +125,6 @@ def test_backward_needs_a_solver_with_adjoints():
 )
 def test_float32_gradients_hold_over_32_control_steps_of_robots(model, joints):
     """Dropped to the ground under random torques, through touch-downs: what a policy's window looks like."""
-    model = dataclasses.replace(
-        model, num_substeps=32 * model.num_substeps, control_dt_s=32 * model.control_dt_s
-    )
     rng = np.random.default_rng(0)
     q = np.tile(model.start_q(), (4, 1))
     root = model.num_dofs - len(joints or range(3))
@@ -138,8 +142,7 @@ def test_float32_gradients_hold_over_32_control_steps_of_robots(model, joints):
         "parameters": np.tile(default_parameters(model), (4, 1)),
     }
     weights = weights_for(model, rng, 4)
-    exact = gradients(make_solver(model, num_envs=4), inputs, weights)
-    single = gradients(make_solver(model, num_envs=4, scalars=FLOAT32), inputs, weights)
+    exact, single = (window_gradients(model, inputs, weights, 32, scalars) for scalars in (FLOAT64, FLOAT32))
     for name in inputs:
         errors = np.linalg.norm(single[name] - exact[name], axis=1) / np.linalg.norm(exact[name], axis=1)
         assert errors.max() < 1e-3, name
