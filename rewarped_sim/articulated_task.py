@@ -58,7 +58,8 @@ class ArticulatedTask(Task):
         self.default_joint_pos = default_joint_pos
         self.model = model
         self.tree = Tree(model)
-        self._random_parameters = RandomParameters(model, config, device)
+        actuators = len(model.muscles) or len(joints)
+        self._random_parameters = RandomParameters(model, config, device, actuators=actuators)
         self.num_random = self.num_start_random + self._random_parameters.num_random
         self.device = device
         self._coordinates = torch.tensor([model.coordinate(joint) for joint in joints], device=device)
@@ -88,7 +89,12 @@ class ArticulatedTask(Task):
     def control(self, state: State, action: Tensor) -> dict[str, Tensor]:
         """The actions' torques on their joints, and none on others."""
         joint_f = torch.zeros(len(action), self.model.num_dofs, device=self.device)
-        return {"joint_f": joint_f.index_copy(1, self._dofs, action * self._strength)}
+        torque = self.strength_factor(state) * self._strength * action
+        return {"joint_f": joint_f.index_copy(1, self._dofs, torque)}
+
+    def strength_factor(self, state: State) -> Tensor | float:
+        """Factor on what each motor or muscle does, (num_envs, actuators); 1 where it does not vary."""
+        return state.get("strength", 1.0)
 
     def joint_position(self, state: State) -> Tensor:
         return state["joint_q"][:, self._coordinates]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -25,6 +26,8 @@ class DomainRandomization:
     """Of the joints' damping, all together."""
     gain_spread: float = 0.0
     """Of stiffness and damping of position drives, all together."""
+    strength_spread: float = 0.0
+    """Of what each motor or muscle makes of its action, independently."""
     gravity_spread: float = 0.0
     """Of the strength of gravity."""
 
@@ -41,40 +44,56 @@ class DomainRandomization:
 
 
 class RandomParameters:
-    """Parameters of an articulated model that vary within spreads."""
+    """Constants of an articulated model, and strengths of its actuators, that vary within spreads."""
 
-    def __init__(self, model: ArticulationModel, spread: DomainRandomization, device: torch.device) -> None:
+    def __init__(
+        self, model: ArticulationModel, spread: DomainRandomization, device: torch.device, *, actuators: int
+    ) -> None:
+        """actuators: motors, or muscles, that actions drive.
+
+        Raises ValueError for the spread of something that the model does not have.
+        """
         self.is_off = spread.is_off
-        layout = ParameterLayout.of(model)
-        bodies = len(model.bodies)
-        # One number per body for its mass, and one for each quantity that varies as a whole.
-        self._places = [
-            (spread.friction_spread, _contact(layout, "friction")),
-            (spread.stiffness_spread, _contact(layout, "stiffness")),
-            (spread.damping_spread, _places(layout.damping)),
-            (spread.gain_spread, _places(layout.drive_stiffness) + _places(layout.drive_damping)),
-            (spread.gravity_spread, _places(layout.gravity)),
+        layout, own = ParameterLayout.of(model), default_parameters(model)
+        drives = _places(layout.drive_stiffness) + _places(layout.drive_damping)
+        touches = model.ground is not None or len(model.contact_pairs) > 0
+        contact = _places(layout.contact) if touches else []
+        field = {name: contact[i : i + 1] for i, name in enumerate(CONTACT_FIELDS)}
+        self._together = [
+            _varying("friction_spread", spread.friction_spread, field["friction"], own),
+            _varying("stiffness_spread", spread.stiffness_spread, field["stiffness"], own),
+            _varying("damping_spread", spread.damping_spread, _places(layout.damping), own),
+            _varying("gain_spread", spread.gain_spread, drives, own),
+            _varying("gravity_spread", spread.gravity_spread, _places(layout.gravity), own),
         ]
-        self.num_random = 0 if self.is_off else bodies + len(self._places)
-        """Random numbers that an env's parameters take."""
+        # One number for each body's mass, one for each quantity that varies as a whole, one for each actuator.
+        self._counts = (len(model.bodies), len(self._together), actuators)
+        self.num_random = 0 if self.is_off else sum(self._counts)
+        """Random numbers that an env's robot takes."""
         self._mass, self._mass_spread = layout.mass, spread.mass_spread
-        self._bodies = bodies
-        self._own = torch.tensor(default_parameters(model), dtype=torch.float32, device=device)
+        self._strength_spread = spread.strength_spread
+        self._own = torch.tensor(own, dtype=torch.float32, device=device)
 
     def __call__(self, uniform: Tensor) -> dict[str, Tensor]:
-        """Nothing, or `parameters` (num_envs, size) from numbers in [0, 1), (num_envs, num_random)."""
+        """Nothing, or state entries from numbers in [0, 1), (num_envs, num_random).
+
+        They are `parameters` (num_envs, size), which physics takes, and `strength` (num_envs, actuators), by which a
+        task multiplies what its actions do.
+        """
         if self.is_off:
             return {}
-        u = 2.0 * uniform - 1.0
+        masses, together, strengths = (2.0 * uniform - 1.0).split(self._counts, dim=1)
         values = self._own.repeat(len(uniform), 1)
-        values[:, self._mass] *= 1.0 + self._mass_spread * u[:, : self._bodies]
-        for (spread, places), change in zip(self._places, u[:, self._bodies :].unbind(dim=1), strict=True):
+        values[:, self._mass] *= 1.0 + self._mass_spread * masses
+        for (spread, places), change in zip(self._together, together.unbind(dim=1), strict=True):
             values[:, places] *= 1.0 + spread * change[:, None]
-        return {"parameters": values}
+        return {"parameters": values, "strength": 1.0 + self._strength_spread * strengths}
 
 
-def _contact(layout: ParameterLayout, field: str) -> list[int]:
-    return [layout.contact.start + CONTACT_FIELDS.index(field)]
+def _varying(name: str, spread: float, places: list[int], own: np.ndarray) -> tuple[float, list[int]]:
+    if spread > 0.0 and not own[places].any():
+        raise ValueError(f"{name} = {spread}: this model has none to vary")
+    return spread, places
 
 
 def _places(where: slice) -> list[int]:

@@ -23,6 +23,8 @@ from sapo_learner.vec_env import Obs, StepResult
 
 MAX_MAGNITUDE = 1.0e6
 """A state entry beyond this is as broken as one that is not finite."""
+_SAVED = ("task", "clock", "episode", "action", "nonfinite", "seed")
+"""What `state_dict` holds besides the state's own entries."""
 _STEP_STREAM = 0x5354
 """Keeps what tasks draw in the middle of an episode apart from the draws of the start states."""
 _STEPS_PER_EPISODE = 1 << 20
@@ -94,6 +96,11 @@ class Env:
         self.faults = {name: torch.zeros_like(self.nonfinite) for name in self._bridge.engine.fault_names}
         """How often each of the engine's faults was the reason, (num_envs,) int64 each."""
         self._state = self._fresh(self._episode)
+        taken = sorted(set(_SAVED).intersection(self._bridge.engine.named(self._state)))
+        if taken:
+            raise ValueError(
+                f"task {task.name!r}: {taken[0]!r} cannot be a state entry; taken: {list(_SAVED)}"
+            )
 
     # ---- VecEnv ------------------------------------------------------------------------------------------------
 
@@ -262,7 +269,11 @@ class Env:
 
 def _healthy(state: State) -> Tensor:
     """Envs whose whole state is finite and of sane size, (num_envs,) bool; a NaN compares false."""
-    largest = [value.detach().reshape(len(value), -1).abs().amax(dim=1) for value in state.values()]
+    largest = [
+        value.detach().reshape(len(value), -1).abs().amax(dim=1)
+        for value in state.values()
+        if value.is_floating_point()
+    ]
     return torch.stack(largest).amax(dim=0) < MAX_MAGNITUDE
 
 

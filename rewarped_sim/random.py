@@ -25,12 +25,12 @@ def _mix(value: _Bits) -> _Bits:
 def uniform(seed: int, episode: Tensor, count: int) -> Tensor:
     """Uniform numbers in [0, 1), (num_envs, count) float32.
 
-    seed: any int. episode: (num_envs,) int64, how many episodes each env has begun.
+    seed: any int. episode: (num_envs,) int64 >= 0, how many episodes each env has begun.
     """
     device = episode.device
     env = torch.arange(len(episode), device=device)
     state = _mix((env + _mix(seed & _MASK)) & _MASK)
-    state = _mix((state + episode + _mix(seed >> 32 & _MASK)) & _MASK)
+    state = _mix((state + episode + _mix(episode >> 32) + _mix(seed >> 32 & _MASK)) & _MASK)
     index = torch.arange(count, device=device)
     bits = _mix((_mix(state[:, None] ^ (index + 0x9E3779B9)[None]) + state[:, None]) & _MASK)
     return (bits >> 8).to(torch.float32) * 2.0**-24

@@ -86,7 +86,7 @@ class SnuHumanoid(LeggedTask):
 
     def control(self, state: State, action: Tensor) -> dict[str, Tensor]:
         """Muscles from slack to full strength."""
-        return {"activation": _activation(action)}
+        return {"activation": self.strength_factor(state) * _activation(action)}
 
     def observe(self, state: State, action: Tensor) -> dict[str, Tensor]:
         joints = {

@@ -62,6 +62,7 @@ class Bridge:
 
         Raises:
             KeyError: an input is missing; names it and what was given.
+            ValueError: an input has another shape than its port; names it.
             WindowError: a gradient is wanted where none can be had.
         """
         values = tuple(self._value(port, inputs) for port in self.engine.ports)
@@ -70,9 +71,14 @@ class Bridge:
         return dict(zip(changed, results, strict=True)) | self.engine.follow(inputs)
 
     def _value(self, port: Port, inputs: Mapping[str, Tensor]) -> Tensor:
-        value = inputs.get(port.name, port.default)
+        value = inputs.get(port.name)
         if value is None:
-            raise KeyError(f"physics needs {port.name!r}; given: {sorted(inputs)}")
+            if port.default is None:
+                raise KeyError(f"physics needs {port.name!r}; given: {sorted(inputs)}")
+            return port.default
+        expected = port.value.shape[1:]
+        if value.shape != expected:
+            raise ValueError(f"physics: {port.name}: expected {tuple(expected)}, got {tuple(value.shape)}")
         return value
 
     def _run(self, values: tuple[Tensor, ...]) -> tuple[Tensor, ...]:

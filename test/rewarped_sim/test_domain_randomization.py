@@ -2,8 +2,9 @@ import pytest
 import torch
 
 import rewarped_sim
+from rewarped_sim.assets.allegro_hand import allegro_hand
 from rewarped_sim.domain_randomization import DomainRandomization, RandomParameters
-from rewarped_sim.engine.articulation.parameters import ParameterLayout
+from rewarped_sim.engine.articulation.parameters import ParameterLayout, default_parameters
 from rewarped_sim.registry import ConfigError
 
 SPREADS = {
@@ -11,6 +12,7 @@ SPREADS = {
     "friction_spread": 0.2,
     "stiffness_spread": 0.3,
     "damping_spread": 0.4,
+    "strength_spread": 0.2,
     "gravity_spread": 0.05,
 }
 
@@ -76,14 +78,50 @@ def test_weaker_gravity_is_felt():
 
 
 def test_drives_vary_where_there_are_any():
-    from rewarped_sim.assets.allegro_hand import allegro_hand
-
     model = allegro_hand(drive_stiffness=3.0, drive_damping=0.1)
-    vary = RandomParameters(model, DomainRandomization(gain_spread=0.5), torch.device("cpu"))
+    vary = RandomParameters(model, DomainRandomization(gain_spread=0.5), torch.device("cpu"), actuators=16)
     values = vary(torch.full((1, vary.num_random), 1.0))["parameters"][0]
     layout = ParameterLayout.of(model)
     assert values[layout.drive_stiffness][:16].tolist() == pytest.approx([4.5] * 16)
     assert values[layout.drive_damping][:16].tolist() == pytest.approx([0.15] * 16)
+
+
+@pytest.mark.parametrize(("task", "control"), [("ant", "joint_f"), ("snu_humanoid", "activation")])
+def test_each_actuator_has_a_strength_of_its_own(task, control):
+    env = rewarped_sim.make(task, num_envs=256, requires_grad=False, strength_spread=0.2)
+    plain = rewarped_sim.make(task, num_envs=256, requires_grad=False)
+    action = torch.full((256, env.action_dim), 0.5)
+    weak, own = (one.task.control(one.state, action)[control] for one in (env, plain))
+    ratio = torch.where(own != 0.0, weak / own, 1.0)
+    driven = (own != 0.0).all(dim=0)
+    assert int(driven.sum()) == env.action_dim
+    assert ratio.min() == pytest.approx(0.8, abs=0.02)
+    assert ratio.max() == pytest.approx(1.2, abs=0.02)
+    correlation = torch.corrcoef(ratio[:, driven].T)[0, 1:]
+    assert correlation.abs().max() < 0.35
+    assert torch.equal(env.state["parameters"][0], env.state["parameters"][1])
+
+
+@pytest.mark.parametrize(
+    ("task", "spread"),
+    [
+        ("cartpole", "friction_spread"),
+        ("cartpole", "stiffness_spread"),
+        ("ant_run", "damping_spread"),
+        ("ant", "gain_spread"),
+    ],
+)
+def test_a_spread_of_what_a_robot_does_not_have_is_refused(task, spread):
+    with pytest.raises(ValueError, match=rf"{spread} = 0\.1: this model has none to vary"):
+        rewarped_sim.make(task, **{spread: 0.1})
+
+
+def test_robots_that_touch_nothing_vary_in_the_rest():
+    env = rewarped_sim.make("cartpole", num_envs=2, requires_grad=False, mass_spread=0.1, gravity_spread=0.1)
+    own = default_parameters(env.model)
+    contact = ParameterLayout.of(env.model).contact
+    assert (env.state["parameters"][:, contact] == torch.tensor(own)[contact]).all()
+    assert not torch.equal(env.state["parameters"][0], env.state["parameters"][1])
 
 
 def test_a_spread_of_one_is_refused():
