@@ -106,7 +106,8 @@ class Bridge:
             port.value[slot].copy_(value)
         with _stream(self.device):
             self.engine.forward(slot)
-        return tuple(port.result[slot] for port in self.engine.ports if port.result is not None)
+        # `data`: to torch a tensor of its own, which autograd may keep while other slots are written.
+        return tuple(port.result[slot].data for port in self.engine.ports if port.result is not None)
 
     def _backward(self, slot: int, result_bars: tuple[Tensor, ...]) -> list[Tensor]:
         ports = self.engine.ports
@@ -118,7 +119,7 @@ class Bridge:
             self.engine.backward(slot)
         bars = [port.value_bar[slot] for port in ports if port.value_bar is not None]
         # An env whose gradient is not finite passes none on; the others never touched its part of any buffer.
-        size = torch.stack([bar.flatten(1).abs().amax(dim=1) for bar in bars]).amax(dim=0)
+        size = torch.stack([bar.reshape(len(bar), -1).abs().amax(dim=1) for bar in bars]).amax(dim=0)
         finite = torch.isfinite(size)
         self.bad_adjoints += ~finite
         zero = torch.zeros((), device=self.device)
