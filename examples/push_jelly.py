@@ -125,7 +125,7 @@ class PushJelly(Task):
         jelly = state["particles"][:, self.config.num_sand :, 0]
         return {"pushed": jelly.mean(dim=1) - JELLY_CENTRE[0]}
 
-    def scene(self, state: State, index: int) -> Scene:
+    def scene(self, state: State, action: Tensor, index: int) -> Scene:
         """Particles, ball and floor, for videos and RViz."""
         return draw(
             particles=state["particles"][index], color=(0.93, 0.78, 0.58), radius=0.006, tool=BALL,

@@ -236,7 +236,7 @@ class Env:
 
     def scene(self, index: int = 0) -> Scene:
         """What there is to see in one env; copies to the host."""
-        return self.task.scene(self._state, index)
+        return self.task.scene(self._state, self._action, index)
 
     def contract(self, *, policy_name: str, train: Mapping[str, Any]) -> PolicyContract:
         """The contract of a policy trained here."""

@@ -128,6 +128,9 @@ class LeggedTask(ArticulatedTask):
         at_origin = velocity - torch.linalg.cross(spin, rotate(orientation, com))
         return {"joint_q": joint_q, "joint_qd": torch.cat((at_origin, spin, joint_qd), dim=1)}
 
-    def scene(self, state: State, index: int) -> Scene:
+    def scene(self, state: State, action: Tensor, index: int) -> Scene:
         q = state["joint_q"][index].detach().cpu().double().numpy()
-        return articulated_scene(self.tree, q, focus=(float(q[0]), float(q[1]), 0.5), follow=True)
+        focus = (float(q[0]), float(q[1]), 0.5)
+        pulls = self.control(state, action).get("activation")
+        activation = None if pulls is None else pulls[index].detach().cpu().numpy()
+        return articulated_scene(self.tree, q, focus=focus, follow=True, activation=activation)

@@ -1,13 +1,14 @@
-"""Triangles for what a `Scene` holds: rigid shapes and particles drawn as small balls."""
+"""Triangles for what a `Scene` holds: rigid shapes, skins of soft bodies, particles drawn as small balls."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from rewarped_sim.scene import SceneShape, SceneSurface
+from rewarped_sim.scene import SceneLines, SceneShape, SceneSurface
 
 PLANE_HALF_SIZE_M = 50.0
 """A plane is drawn as a square this far in every direction: further than any camera of ours looks."""
@@ -73,6 +74,44 @@ def surface_mesh(surface: SceneSurface) -> Mesh:
         np.add.at(normals, triangles[:, corner], facing)
     normals /= np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-12)
     return Mesh(vertices=vertices, triangles=triangles.astype(np.uint32), normals=normals)
+
+
+def lines_mesh(lines: SceneLines, *, sides: int = 8) -> Mesh:
+    """One open tube of 2 `sides` triangles per line, in order."""
+    along = lines.ends - lines.starts
+    along = along / np.maximum(np.linalg.norm(along, axis=1, keepdims=True), 1e-12)
+    # Any vector that is not parallel to the line serves to find two across it.
+    other = np.eye(3, dtype=np.float32)[np.abs(along).argmin(axis=1)]
+    u = np.cross(along, other)
+    u /= np.linalg.norm(u, axis=1, keepdims=True)
+    v = np.cross(along, u)
+    angle = np.linspace(0, 2 * np.pi, sides, endpoint=False, dtype=np.float32)
+    around = u[:, None] * np.cos(angle)[:, None] + v[:, None] * np.sin(angle)[:, None]
+    normals = np.repeat(around[:, None], 2, axis=1)
+    vertices = np.stack([lines.starts, lines.ends], axis=1)[:, :, None] + lines.radius * normals
+    near, following = np.arange(sides), (np.arange(sides) + 1) % sides
+    tube = np.concatenate(
+        [
+            np.stack([near, following, near + sides], axis=1),
+            np.stack([following, following + sides, near + sides], axis=1),
+        ]
+    )
+    first = 2 * sides * np.arange(len(along))
+    return Mesh(
+        vertices=vertices.reshape(-1, 3).astype(np.float32),
+        triangles=(tube + first[:, None, None]).reshape(-1, 3).astype(np.uint32),
+        normals=normals.reshape(-1, 3).astype(np.float32),
+    )
+
+
+def joined(meshes: Sequence[Mesh]) -> Mesh:
+    """All triangles of some meshes, in order."""
+    first = np.cumsum([0, *(len(mesh.vertices) for mesh in meshes[:-1])]).astype(np.uint32)
+    return Mesh(
+        vertices=np.concatenate([mesh.vertices for mesh in meshes]),
+        triangles=np.concatenate([mesh.triangles + start for mesh, start in zip(meshes, first, strict=True)]),
+        normals=np.concatenate([mesh.normals for mesh in meshes]),
+    )
 
 
 def rotation_matrix(quaternion: NDArray[np.float32]) -> NDArray[np.float32]:

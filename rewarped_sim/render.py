@@ -14,10 +14,12 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
+from PIL import Image as PillowImage
+from PIL.ImageFilter import MaxFilter, MinFilter
 
-from rewarped_sim.meshes import Mesh, balls_mesh, shape_mesh, surface_mesh
-from rewarped_sim.scene import Scene, SceneShape
+from rewarped_sim.meshes import Mesh, balls_mesh, joined, lines_mesh, shape_mesh, surface_mesh
+from rewarped_sim.scene import SEE_THROUGH_OPACITY, Scene, SceneShape
 
 Floats = NDArray[np.floating]
 Image = NDArray[np.uint8]
@@ -29,7 +31,8 @@ _LAMP_RADIUS = 0.12  # at distance 1: sets how soft the edges of shadows are
 _SUN, _SKY, _GROUND = 0.75, 0.55, 0.35  # strength of the lamp, of light from above and of light from below
 _BACKGROUND = np.array([0.86, 0.89, 0.93], np.float32)
 _FLOOR_COLORS = np.array([[0.80, 0.82, 0.85], [0.86, 0.88, 0.91]], np.float32)
-_TILES_IN_VIEW = 8
+_VISIBLE_DIFFERENCE = 4  # of a colour on a screen, of 255
+_TILES_M = (0.1, 0.2, 0.5, 1.0)  # edges of the floor's tiles: about a quarter of what is in view
 
 
 class RenderError(RuntimeError):
@@ -87,99 +90,152 @@ def render_scene(
 ) -> Image:
     """Draw one scene.
 
-    supersampling: rays per pixel along each axis; 2 gives smooth edges and shadows.
+    supersampling: rays per pixel along each axis where it is not smooth; 2 gives smooth edges and shadows.
     color_range_m: heights of the darkest and the lightest particle; those of this scene when not given.
     Raises RenderError when Open3D cannot be loaded.
     """
-    o3c, raycasting = _open3d()
-    world = raycasting()
-    tile_m = 10.0 ** np.round(np.log10(camera.view_diameter_m / _TILES_IN_VIEW))
-    meshes, paints = _meshes_and_colors(scene, color_range_m, float(tile_m))
-    for mesh in meshes:
-        world.add_triangles(o3c.Tensor(mesh.vertices), o3c.Tensor(mesh.triangles))
+    size = width, height, supersampling
+    light = _light_seen(scene, camera, *size, color_range_m)
+    solid = tuple(shape for shape in scene.shapes if not shape.see_through)
+    if len(solid) < len(scene.shapes):
+        behind = _light_seen(replace(scene, shapes=solid), camera, *size, color_range_m)
+        light = SEE_THROUGH_OPACITY * light + (1.0 - SEE_THROUGH_OPACITY) * behind
+    return _displayed(light).reshape(height, width, 3)
 
+
+def _light_seen(
+    scene: Scene,
+    camera: Camera,
+    width: int,
+    height: int,
+    supersampling: int,
+    color_range_m: tuple[float, float] | None,
+) -> Floats:
+    """Light that arrives at each pixel, row by row, (width * height, 3)."""
+    o3c, raycasting = _open3d()
+    world, painting = raycasting(), _Painting.of(scene, color_range_m)
+    world.add_triangles(o3c.Tensor(painting.mesh.vertices), o3c.Tensor(painting.mesh.triangles))
     rays = world.create_rays_pinhole(  # its `up` points down the picture
         camera.fov_deg, camera.look_at, camera.eye, (0, 0, -1), width * supersampling, height * supersampling
     )
-    hits = world.cast_rays(rays)
-    rays_np = rays.numpy().reshape(-1, 6)
-    depth = hits["t_hit"].numpy().reshape(-1)
+    rays_of = _by_pixel(rays.numpy(), supersampling)
+    pattern_of = _sampling_pattern(width, height, supersampling)
+
+    def drawn(pixels: NDArray[np.intp], samples: slice) -> Floats:
+        """Mean colour of some samples of some pixels, (len(pixels), 3)."""
+        rays, pattern = rays_of[pixels, samples], pattern_of[pixels, samples]
+        colors = _shade(world, o3c, painting, camera, rays.reshape(-1, 6), pattern.reshape(-1, 4))
+        return colors.reshape(*rays.shape[:2], 3).mean(axis=1)
+
+    light = drawn(np.arange(width * height), slice(0, 1))
+    if supersampling > 1:  # most of a picture is smooth: one sample will do there
+        rough = np.flatnonzero(_is_rough(_displayed(light).reshape(height, width, 3)))
+        share = 1.0 / supersampling**2
+        light[rough] = share * light[rough] + (1.0 - share) * drawn(rough, slice(1, None))
+    return light
+
+
+def _by_pixel(samples: Floats, supersampling: int) -> Floats:
+    """Rearrange a picture's samples (rows, columns, n) as (pixels, samples of a pixel, n)."""
+    rows, columns, size = samples.shape
+    ss = supersampling
+    blocks = samples.reshape(rows // ss, ss, columns // ss, ss, size).swapaxes(1, 2)
+    return np.ascontiguousarray(blocks).reshape(-1, ss * ss, size)
+
+
+def _displayed(light: Floats) -> Image:
+    """Give the colours by which a screen shows light."""
+    return (255 * np.clip(light, 0, 1) ** (1 / 2.2) + 0.5).astype(np.uint8)
+
+
+def _is_rough(picture: Image) -> NDArray[np.bool_]:
+    """Pixels around which people see a difference between two, (height, width)."""
+    shown = PillowImage.fromarray(picture)
+    lightest, darkest = (np.asarray(shown.filter(find(3))) for find in (MaxFilter, MinFilter))
+    return (lightest - darkest).max(axis=2) > _VISIBLE_DIFFERENCE
+
+
+def _shade(
+    world: Any, o3c: Any, painting: _Painting, camera: Camera, rays: Floats, pattern: Floats
+) -> Floats:
+    """Light that comes along rays (N, 6) to the camera, (N, 3); pattern as in `_light`."""
+    hits = world.cast_rays(o3c.Tensor(rays))
+    depth = hits["t_hit"].numpy()
     seen = np.flatnonzero(np.isfinite(depth))
-    geometry = hits["geometry_ids"].numpy().reshape(-1)[seen]
-    triangle = hits["primitive_ids"].numpy().reshape(-1)[seen]
-    corner = hits["primitive_uvs"].numpy().reshape(-1, 2)[seen]
-
-    direction = rays_np[seen, 3:]
-    direction /= np.linalg.norm(direction, axis=1, keepdims=True)
-    point = rays_np[seen, :3] + depth[seen, None] * rays_np[seen, 3:]
-    normal = np.empty_like(point)
-    color = np.empty_like(point)
-    gloss = np.zeros(len(point), np.float32)
-    for index, (mesh, paint) in enumerate(zip(meshes, paints, strict=True)):
-        mine = geometry == index
-        normal[mine] = _interpolate(mesh, triangle[mine], corner[mine])
-        color[mine] = paint.at(triangle[mine], point[mine])
-        gloss[mine] = paint.gloss
-
+    triangle = hits["primitive_ids"].numpy()[seen]
+    direction = rays[seen, 3:]
+    point = rays[seen, :3] + depth[seen, None] * direction
     size_m = camera.view_diameter_m
-    distance = np.linalg.norm(point[:, :2] - np.asarray(camera.look_at[:2], np.float32), axis=1) / size_m
-    light = np.full(len(point), _SKY + _SUN * _TO_LIGHT[2], np.float32)  # of an open floor
-    mirrored = np.zeros(len(point), np.float32)
-    near = distance < 1.0  # nothing further out can be in shadow
-    pattern = _sampling_pattern(width, height, supersampling)[seen[near]]
-    light[near], mirrored[near] = _light(
-        world, o3c, point[near], normal[near], direction[near], pattern, size_m
-    )
-    haze = np.clip((distance - 1.0) / 2.5, 0.0, 1.0)[
-        :, None
-    ]  # the floor fades into the background, without an edge
+    color = painting.color_at(triangle, point, size_m)
 
-    picture = np.tile(_BACKGROUND, (len(rays_np), 1))
-    picture[seen] = (color * light[:, None] + (gloss * mirrored)[:, None]) * (1 - haze) + _BACKGROUND * haze
-    picture = picture.reshape(height, supersampling, width, supersampling, 3).mean(axis=(1, 3))
-    return (255 * np.clip(picture, 0, 1) ** (1 / 2.2) + 0.5).astype(np.uint8)
+    off_center = point[:, :2] - np.asarray(camera.look_at[:2], np.float32)
+    distance = np.sqrt(np.einsum("ij,ij->i", off_center, off_center)) / size_m
+    light = np.full(len(point), _SKY + _SUN * _TO_LIGHT[2], np.float32)  # of an open floor
+    near = np.flatnonzero(distance < 1.0)  # nothing further out can be in shadow
+    normal = _interpolate(painting.mesh, triangle[near], hits["primitive_uvs"].numpy()[seen[near]])
+    mirrored = np.zeros(len(point), np.float32)
+    light[near], mirrored[near] = _light(
+        world, o3c, point[near], normal, _unit(direction[near]), pattern[seen[near]], size_m
+    )
+    mirrored *= painting.gloss[triangle]
+    # The floor fades into the background, without an edge.
+    haze = np.clip((distance - 1.0) / 2.5, 0.0, 1.0)[:, None]
+    picture = np.tile(_BACKGROUND, (len(rays), 1))
+    picture[seen] = (color * light[:, None] + mirrored[:, None]) * (1 - haze) + _BACKGROUND * haze
+    return picture
 
 
 @dataclass(frozen=True)
-class _Paint:
-    """Colour of a mesh: one colour, one for every `triangles_each` triangles, or tiles of `tile_m` in x and y."""
+class _Painting:
+    """Everything in a scene as one mesh; colours are proportional to light."""
 
-    colors: Floats
-    triangles_each: int = 0
-    tile_m: float = 0.0
-    gloss: float = 0.0
+    mesh: Mesh
+    color: Floats
+    """(T, 3) per triangle; that of a floor is tiled instead."""
+    gloss: Floats
+    """(T,) how much of the lamp a triangle mirrors."""
+    floor: NDArray[np.bool_]
+    """(T,) whether it is part of a floor."""
 
-    def at(self, triangle: NDArray[np.uint32], point: Floats) -> Floats:
-        if self.tile_m:
-            cell = np.floor(point[:, :2] / self.tile_m).astype(np.int64)
-            return self.colors[cell.sum(axis=1) % 2]
-        return self.colors[triangle // self.triangles_each] if self.triangles_each else self.colors[:1]
+    @staticmethod
+    def of(scene: Scene, color_range_m: tuple[float, float] | None) -> _Painting:
+        meshes: list[Mesh] = []
+        colors, gloss, floor = [], [], []
 
+        def add(mesh: Mesh, color: ArrayLike, shine: float, *, is_floor: bool = False) -> None:
+            count = len(mesh.triangles)
+            meshes.append(mesh)
+            colors.append(np.broadcast_to(np.asarray(color, np.float32), (count, 3)))
+            gloss.append(np.full(count, shine, np.float32))
+            floor.append(np.full(count, is_floor))
 
-def _meshes_and_colors(
-    scene: Scene, color_range_m: tuple[float, float] | None, tile_m: float
-) -> tuple[list[Mesh], list[_Paint]]:
-    meshes, paints = [], []
-    if len(scene.particles):
-        meshes.append(balls_mesh(scene.particles, scene.particle_radius))
-        paints.append(_Paint(particle_colors(scene, color_range_m) ** 2.2, triangles_each=80))
-    for surface in scene.surfaces:
-        meshes.append(surface_mesh(surface))
-        paints.append(_Paint(np.array([surface.color], np.float32) ** 2.2, gloss=0.2))
-    for shape in scene.shapes:
-        meshes.append(shape_mesh(shape))
-        floor = shape.kind == "plane"
-        paints.append(
-            _Paint(
-                _FLOOR_COLORS**2.2 if floor else np.array([shape.color], np.float32) ** 2.2,
-                tile_m=tile_m if floor else 0.0,
-                gloss=0.0 if floor else 0.5,
-            )
+        if len(scene.particles):
+            each = particle_colors(scene, color_range_m)
+            mesh = balls_mesh(scene.particles, scene.particle_radius)
+            add(mesh, np.repeat(each, len(mesh.triangles) // len(each), axis=0), 0.0)
+        for surface in scene.surfaces:
+            add(surface_mesh(surface), surface.color, 0.2)
+        for lines in scene.lines:
+            mesh = lines_mesh(lines)
+            add(mesh, np.repeat(lines.colors, len(mesh.triangles) // len(lines.colors), axis=0), 0.2)
+        shapes = scene.shapes
+        if not any(shape.kind == "plane" for shape in shapes):
+            shapes = (*shapes, _ground(scene, color_range_m))
+        for shape in shapes:
+            is_floor = shape.kind == "plane"
+            add(shape_mesh(shape), shape.color, 0.0 if is_floor else 0.5, is_floor=is_floor)
+        return _Painting(
+            joined(meshes), np.concatenate(colors) ** 2.2, np.concatenate(gloss), np.concatenate(floor)
         )
-    if not any(shape.kind == "plane" for shape in scene.shapes):
-        meshes.append(shape_mesh(_ground(scene, color_range_m)))
-        paints.append(_Paint(_FLOOR_COLORS**2.2, tile_m=tile_m))
-    return meshes, paints
+
+    def color_at(self, triangle: NDArray[np.uint32], point: Floats, view_diameter_m: float) -> Floats:
+        """Colours of hit points (N, 3)."""
+        tile_m = max(edge for edge in _TILES_M if edge <= max(view_diameter_m / 4, _TILES_M[0]))
+        color = self.color[triangle]
+        on_floor = np.flatnonzero(self.floor[triangle])
+        cell = np.floor(point[on_floor, :2] / tile_m).astype(np.int64)
+        color[on_floor] = _FLOOR_COLORS[cell.sum(axis=1) % 2] ** 2.2
+        return color
 
 
 def particle_colors(scene: Scene, color_range_m: tuple[float, float] | None = None) -> Floats:
@@ -229,22 +285,27 @@ def _extent(scenes: Sequence[Scene]) -> tuple[Floats, Floats]:
 
 
 def _shown(scene: Scene) -> Iterator[Floats]:
-    """Points of a scene's particles, surfaces and bounded shapes, (n, 3) each."""
+    """Points of all that a scene shows within bounds, (n, 3) each."""
     if len(scene.particles):
         yield scene.particles - scene.particle_radius
         yield scene.particles + scene.particle_radius
     for surface in scene.surfaces:
         yield surface.vertices
+    for lines in scene.lines:
+        yield from (lines.starts, lines.ends)
     for shape in scene.shapes:
         if shape.kind != "plane":
             yield shape_mesh(shape).vertices
 
 
 def _interpolate(mesh: Mesh, triangle: NDArray[np.uint32], corner: Floats) -> Floats:
-    a, b, c = (mesh.normals[mesh.triangles[triangle, k]] for k in range(3))
+    a, b, c = mesh.triangles[triangle].T
     u, v = corner[:, :1], corner[:, 1:]
-    normal = (1 - u - v) * a + u * b + v * c
-    return normal / np.linalg.norm(normal, axis=1, keepdims=True)
+    return _unit((1 - u - v) * mesh.normals[a] + u * mesh.normals[b] + v * mesh.normals[c])
+
+
+def _unit(vectors: Floats) -> Floats:
+    return vectors / np.sqrt(np.einsum("ij,ij->i", vectors, vectors))[:, None]
 
 
 def _light(
@@ -280,21 +341,20 @@ def _light(
     ambient = (_GROUND + (_SKY - _GROUND) * (0.5 + 0.5 * normal[:, 2])) * (
         0.45 + 0.55 * free(sky, 0.25 * size_m)
     )
-    half = _TO_LIGHT - direction
-    half /= np.sqrt(np.einsum("ij,ij->i", half, half))[:, None]
+    half = _unit(_TO_LIGHT - direction)
     return ambient + _SUN * lit, lit * np.clip(np.einsum("ij,ij->i", normal, half), 0.0, 1.0) ** 60
 
 
 @lru_cache(maxsize=2)
 def _sampling_pattern(width: int, height: int, supersampling: int) -> Floats:
-    """Give (rays, 4) numbers in 0..1, fixed per pixel lest grain flickers, stratified within a pixel."""
+    """Give (pixels, samples, 4) numbers in 0..1, fixed per pixel lest grain flickers, stratified within a pixel."""
     rng = np.random.default_rng(0)
     strata = supersampling**2
-    pattern = rng.random((height, width, strata, 4), dtype=np.float32)
-    for column in range(4):
-        pattern[..., column] = (pattern[..., column] + rng.permutation(strata)) / strata
-    pattern = pattern.reshape(height, width, supersampling, supersampling, 4).swapaxes(1, 2)
-    return np.ascontiguousarray(pattern).reshape(-1, 4)
+    pattern = rng.random((width * height, strata, 4), dtype=np.float32)
+    order = rng.random(pattern.shape, dtype=np.float32).argsort(
+        axis=1
+    )  # else first samples would all look one way
+    return (pattern + order.astype(np.float32)) / strata
 
 
 def _open3d() -> tuple[Any, Any]:

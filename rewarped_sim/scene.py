@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+SEE_THROUGH_OPACITY = 0.35
+
 
 @dataclass(frozen=True, kw_only=True)
 class SceneShape:
@@ -24,6 +26,8 @@ class SceneShape:
     """(4,) x y z w."""
     color: tuple[float, float, float] = (0.7, 0.7, 0.75)
     """Red, green, blue in 0..1."""
+    see_through: bool = False
+    """Whether what is inside shows."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +41,21 @@ class SceneSurface:
     """(m, 3) indices of vertices, counterclockwise seen from outside."""
     color: tuple[float, float, float]
     """Red, green, blue in 0..1."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SceneLines:
+    """Straight strings, such as muscles."""
+
+    name: str
+    starts: NDArray[np.float32]
+    """(n, 3) in the environment's frame [m]."""
+    ends: NDArray[np.float32]
+    """(n, 3) [m]."""
+    colors: NDArray[np.float32]
+    """(n, 3) red, green, blue in 0..1, per string."""
+    radius: float
+    """[m]"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,6 +89,7 @@ class Scene:
     bounds_max: tuple[float, float, float]
     """Upper corner of the workspace [m]."""
     surfaces: tuple[SceneSurface, ...] = ()
+    lines: tuple[SceneLines, ...] = ()
     links: tuple[SceneLink, ...] = ()
     focus: tuple[float, float, float] | None = None
     """What a camera that follows looks at [m]; None: the camera stands still."""

@@ -94,5 +94,5 @@ class Task(ABC):
         return torch.zeros_like(self.joint_position(state))
 
     @abstractmethod
-    def scene(self, state: State, index: int) -> Scene:
-        """What there is to see in one env; copies to the host."""
+    def scene(self, state: State, action: Tensor, index: int) -> Scene:
+        """What there is to see in one env after an action (num_envs, action_dim); copies to the host."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,8 @@ class Recording:
         self.captions.append(caption)
 
 
+STEADINESS = 5
+"""A camera that follows goes by the mean over so many scenes before and after: strides do not shake it."""
 Painter = Callable[[Scene, Camera, int, tuple[float, float]], Image]
 """Scene, camera, edge length in pixels, height range of the colours [m] -> square picture."""
 
@@ -53,6 +55,7 @@ def write_video(
     chosen = np.unique(np.linspace(0, frames - 1, min(frames, max_frames)).round().astype(int))
     scenes = [scene for recording in recordings for scene in recording.scenes]
     camera, heights = Camera.framing(scenes[:: max(1, len(scenes) // 50)]), height_range(scenes)
+    panels = [_Panel(recording, camera, panel_px, heights) for recording in recordings]
     remark, painter = "", _ray_cast
     writer: Any = imageio.get_writer(path, fps=fps, codec="libx264", quality=8, macro_block_size=2)
     with writer:
@@ -61,51 +64,71 @@ def write_video(
             if should_stop():
                 break
             try:
-                picture = _compose(recordings, frame, painter, camera, panel_px, heights)
+                picture = np.concatenate([panel.at(frame, painter) for panel in panels], axis=1)
             except RenderError as error:
                 remark, painter = f"drawn with Matplotlib, because {error}", _scatter
-                picture = _compose(recordings, frame, painter, camera, panel_px, heights)
+                picture = np.concatenate([panel.at(frame, painter) for panel in panels], axis=1)
             writer.append_data(picture)
         for _ in range(round(fps) if picture is not None else 0):
             writer.append_data(picture)
     return remark
 
 
-def _compose(
-    recordings: Sequence[Recording],
-    frame: int,
-    painter: Painter,
-    camera: Camera,
-    panel_px: int,
-    heights: tuple[float, float],
-) -> Image:
-    panels = []
-    for recording in recordings:
-        index = min(frame, len(recording.scenes) - 1)  # a shorter episode waits for the longest
-        picture = PillowImage.fromarray(painter(recording.scenes[index], camera, panel_px, heights))
+class _Panel:
+    """One recording's part of the frames, drawn again only where something changed."""
+
+    def __init__(
+        self, recording: Recording, camera: Camera, size_px: int, heights: tuple[float, float]
+    ) -> None:
+        self._recording, self._scenes = recording, steadied(recording.scenes)
+        self._camera, self._size_px, self._heights = camera, size_px, heights
+        self._shown = -1
+        self._picture: Image = np.zeros((size_px, size_px, 3), np.uint8)
+
+    def at(self, frame: int, painter: Painter) -> Image:
+        """Draw a frame; a shorter episode waits for the longest."""
+        index = min(frame, len(self._scenes) - 1)
+        if index != self._shown:
+            self._picture = self._drawn(index, painter)
+            self._shown = index
+        return self._picture
+
+    def _drawn(self, index: int, painter: Painter) -> Image:
+        scene, size_px = self._scenes[index], self._size_px
+        picture = PillowImage.fromarray(painter(scene, self._camera.towards(scene), size_px, self._heights))
         draw = ImageDraw.Draw(picture)
-        large, small = (ImageFont.load_default(size=panel_px / part) for part in (20, 26))
-        margin = panel_px // 30
-        draw.text((margin, margin), recording.title, fill=(40, 44, 52), font=large)
-        draw.text(
-            (margin, panel_px - margin), recording.captions[index], fill=(70, 76, 88), font=small, anchor="ls"
-        )
-        panels.append(np.asarray(picture))
-    return np.concatenate(panels, axis=1)
+        large, small = (ImageFont.load_default(size=size_px / part) for part in (20, 26))
+        margin = size_px // 30
+        draw.text((margin, margin), self._recording.title, fill=(40, 44, 52), font=large)
+        caption = self._recording.captions[index]
+        draw.text((margin, size_px - margin), caption, fill=(70, 76, 88), font=small, anchor="ls")
+        return np.asarray(picture)
+
+
+def steadied(scenes: Sequence[Scene]) -> list[Scene]:
+    """Scenes whose focus moves smoothly; where it moves evenly anyway, and at both ends, it stays what it is."""
+    result = []
+    for index, scene in enumerate(scenes):
+        reach = min(STEADINESS, index, len(scenes) - 1 - index)
+        around = [near.focus for near in scenes[index - reach : index + reach + 1] if near.focus is not None]
+        if scene.focus is not None:
+            x, y, z = np.mean(around, axis=0).tolist()
+            scene = replace(scene, focus=(x, y, z))
+        result.append(scene)
+    return result
 
 
 def _ray_cast(scene: Scene, camera: Camera, size_px: int, heights: tuple[float, float]) -> Image:
-    return render_scene(scene, camera.towards(scene), width=size_px, height=size_px, color_range_m=heights)
+    return render_scene(scene, camera, width=size_px, height=size_px, color_range_m=heights)
 
 
 def _scatter(scene: Scene, camera: Camera, size_px: int, heights: tuple[float, float]) -> Image:
-    """Draw particles as dots and shapes as triangles, with Matplotlib: needs no library of the system."""
+    """Draw particles as dots and the rest as triangles, with Matplotlib: needs no library of the system."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    from rewarped_sim.meshes import shape_mesh, surface_mesh
+    from rewarped_sim.meshes import lines_mesh, shape_mesh, surface_mesh
 
-    camera = camera.towards(scene)
     figure = Figure(figsize=(size_px / 100, size_px / 100), dpi=100)
     canvas = FigureCanvasAgg(figure)
     axes: Any = figure.add_axes((0, 0, 1, 1), projection="3d")
@@ -121,6 +144,7 @@ def _scatter(scene: Scene, camera: Camera, size_px: int, heights: tuple[float, f
     axes.set_axis_off()
     axes.scatter(*scene.particles.T, s=6, c=np.clip(particle_colors(scene, heights), 0, 1), depthshade=False)
     meshes = [(surface_mesh(surface), surface.color) for surface in scene.surfaces]
+    meshes += [(lines_mesh(lines), tuple(lines.colors.mean(axis=0))) for lines in scene.lines]
     meshes += [(shape_mesh(shape), shape.color) for shape in scene.shapes if shape.kind != "plane"]
     for mesh, color in meshes:
         axes.plot_trisurf(

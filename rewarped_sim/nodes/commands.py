@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,10 +33,11 @@ def target_of(message: JointTrajectory | Float64MultiArray | JointState, spec: A
         points = list(message.points)
         if not points:
             raise CommandError("joint trajectory without points")
-        values = points[-1].effort if quantity == "effort" else points[-1].positions
-        return _by_name(list(message.joint_names), list(values), joint_names, quantity)
+        given = {"effort": points[-1].effort, "position": points[-1].positions}
+        return _by_name(list(message.joint_names), given, joint_names, quantity)
     if isinstance(message, JointState):
-        return _by_name(list(message.name), list(getattr(message, quantity)), joint_names, quantity)
+        given = {"effort": message.effort, "position": message.position}
+        return _by_name(list(message.name), given, joint_names, quantity)
     return _checked(list(message.data), joint_names, quantity)
 
 
@@ -50,16 +51,28 @@ def action_towards(target: Targets, joint_q: Targets, spec: ActionSpec) -> NDArr
     return np.clip((wanted - offset) / scale, -1.0, 1.0).astype(np.float32)
 
 
+def holding_target(joint_q: Targets, spec: ActionSpec) -> Targets:
+    """Return what keeps the joints where they are as far as it can: their positions, or no effort."""
+    return np.zeros(len(spec.joint_names)) if spec.mode == "effort" else joint_q
+
+
 def _by_name(
-    names: Sequence[str], values: Sequence[float], joint_names: Sequence[str], quantity: str
+    names: Sequence[str],
+    given: Mapping[str, Sequence[float]],
+    joint_names: Sequence[str],
+    quantity: str,
 ) -> Targets:
+    values = given[quantity]
+    others = [name for name, numbers in given.items() if len(numbers)]
+    if not len(values) and others:
+        raise CommandError(f"these joints take {quantity}s; the command has only {others[0]}s")
     if len(names) != len(values):
         raise CommandError(f"{len(names)} joint names, but {len(values)} {quantity}s")
-    given = dict(zip(names, values, strict=True))
-    missing = [name for name in joint_names if name not in given]
+    by_name = dict(zip(names, values, strict=True))
+    missing = [name for name in joint_names if name not in by_name]
     if missing:
         raise CommandError(f"joint {missing[0]!r} is missing; commanded: {list(names)}")
-    return _checked([given[name] for name in joint_names], joint_names, quantity)
+    return _checked([by_name[name] for name in joint_names], joint_names, quantity)
 
 
 def _checked(values: Sequence[float], joint_names: Sequence[str], quantity: str) -> Targets:

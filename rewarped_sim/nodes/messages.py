@@ -19,7 +19,7 @@ from visualization_msgs.msg import Marker, MarkerArray
 from rewarped_sim.meshes import PLANE_HALF_SIZE_M, local_mesh, rotation_matrix
 from rewarped_sim.render import particle_colors
 from rewarped_sim.run_control import RunState, RunStatus
-from rewarped_sim.scene import Scene, SceneShape, SceneSurface
+from rewarped_sim.scene import SEE_THROUGH_OPACITY, Scene, SceneLines, SceneShape, SceneSurface
 
 MAX_VIEWED_POINTS = 20_000
 """320 kB: fits the shared-memory segment that Fast DDS has by default (512 kB)."""
@@ -42,13 +42,14 @@ def colored_cloud_message(
 
 
 def shapes_message(scene: Scene, stamp: Time) -> MarkerArray:
-    """Give rigid shapes and skins of soft bodies as markers.
+    """Give rigid shapes, skins of soft bodies and strings as markers.
 
-    A capsule is a cylinder and two spheres; a cone and a skin are lists of triangles.
+    A capsule is a cylinder and two spheres; a cone and a skin are lists of triangles, strings a list of lines.
     """
     header = Header(stamp=stamp, frame_id=scene.frame)
     markers = [marker for shape in scene.shapes for marker in _markers(shape, header)]
-    return MarkerArray(markers=markers + [_surface_marker(surface, header) for surface in scene.surfaces])
+    markers += [_surface_marker(surface, header) for surface in scene.surfaces]
+    return MarkerArray(markers=markers + [_lines_marker(lines, header) for lines in scene.lines])
 
 
 def joint_state_message(
@@ -125,7 +126,6 @@ def _cloud(points: NDArray[np.float32], names: Sequence[str], frame: str, stamp:
 def _surface_marker(surface: SceneSurface, header: Header) -> Marker:
     """Give a soft body's skin as triangles."""
     red, green, blue = surface.color
-    corners = surface.vertices[surface.triangles].reshape(-1, 3).astype(float).tolist()
     return Marker(
         header=header,
         ns=surface.name,
@@ -134,8 +134,28 @@ def _surface_marker(surface: SceneSurface, header: Header) -> Marker:
         pose=Pose(orientation=Quaternion(w=1.0)),
         scale=Vector3(x=1.0, y=1.0, z=1.0),
         color=ColorRGBA(r=float(red), g=float(green), b=float(blue), a=1.0),
-        points=[Point(x=x, y=y, z=z) for x, y, z in corners],
+        points=_points(surface.vertices[surface.triangles]),
     )
+
+
+def _lines_marker(lines: SceneLines, header: Header) -> Marker:
+    """Give strings as pairs of points, in their colours."""
+    colors = [ColorRGBA(r=r, g=g, b=b, a=1.0) for r, g, b in lines.colors.astype(float).tolist()]
+    return Marker(
+        header=header,
+        ns=lines.name,
+        type=Marker.LINE_LIST,
+        action=Marker.ADD,
+        pose=Pose(orientation=Quaternion(w=1.0)),
+        scale=Vector3(x=2.0 * lines.radius),
+        points=_points(np.stack([lines.starts, lines.ends], axis=1)),
+        colors=[color for color in colors for _ in range(2)],
+    )
+
+
+def _points(points: NDArray[np.float32]) -> list[Point]:
+    """Give points (..., 3) as messages, in order."""
+    return [Point(x=x, y=y, z=z) for x, y, z in points.reshape(-1, 3).astype(float).tolist()]
 
 
 def _markers(shape: SceneShape, header: Header) -> list[Marker]:
@@ -160,7 +180,7 @@ def _markers(shape: SceneShape, header: Header) -> list[Marker]:
         parts = [(Marker.CYLINDER, position, (diameter, diameter, 2 * half_length))]
     elif shape.kind == "cone":
         mesh = local_mesh(shape)
-        corners = [Point(x=x, y=y, z=z) for x, y, z in mesh.vertices[mesh.triangles].reshape(-1, 3).tolist()]
+        corners = _points(mesh.vertices[mesh.triangles])
         parts = [(Marker.TRIANGLE_LIST, position, (1.0, 1.0, 1.0))]
     elif shape.kind == "plane":
         thickness = 1e-3
@@ -169,7 +189,8 @@ def _markers(shape: SceneShape, header: Header) -> list[Marker]:
     else:
         raise ValueError(f"shape {shape.name!r}: unknown kind {shape.kind!r}")
     x, y, z, w = (float(value) for value in shape.quaternion)
-    red, green, blue = shape.color
+    red, green, blue = (float(part) for part in shape.color)
+    color = ColorRGBA(r=red, g=green, b=blue, a=SEE_THROUGH_OPACITY if shape.see_through else 1.0)
     return [
         Marker(
             header=header,
@@ -182,7 +203,7 @@ def _markers(shape: SceneShape, header: Header) -> list[Marker]:
                 orientation=Quaternion(x=x, y=y, z=z, w=w),
             ),
             scale=Vector3(x=float(scale[0]), y=float(scale[1]), z=float(scale[2])),
-            color=ColorRGBA(r=float(red), g=float(green), b=float(blue), a=1.0),
+            color=color,
             points=corners,
         )
         for index, (kind, center, scale) in enumerate(parts)

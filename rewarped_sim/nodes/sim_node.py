@@ -1,7 +1,8 @@
 """The node `sim_node`: one simulated environment that speaks ROS like a robot with a depth camera.
 
 It publishes clouds and joint states, and moves its joints towards what it is commanded, at most as far in one
-control step as the task allows. Simulation and callbacks share one thread: between two steps, it listens.
+control step as the task allows; where the task's actions are efforts, commands are efforts too, and without one the
+joints are limp. Simulation and callbacks share one thread: between two steps, it listens.
 """
 
 from __future__ import annotations
@@ -31,7 +32,13 @@ from visualization_msgs.msg import MarkerArray
 from rewarped_sim.env import DeviceError, Env
 from rewarped_sim.make import make
 from rewarped_sim.nodes import messages
-from rewarped_sim.nodes.commands import CommandError, Targets, action_towards, target_of
+from rewarped_sim.nodes.commands import (
+    CommandError,
+    Targets,
+    action_towards,
+    holding_target,
+    target_of,
+)
 from rewarped_sim.nodes.lifetime import ignore_stop_signals, on_stop_signal
 from rewarped_sim.nodes.parameters import Param, ParameterError, declare_params
 from rewarped_sim.nodes.transforms import TransformPublisher
@@ -51,7 +58,7 @@ PARAMS = (
         False,
         "Let the world wait for the answer to its state; commands without a stamp may be a step late.",
     ),
-    Param("lockstep_timeout_s", 2.0, "Hold the joints and step anyway when no answer comes for so long [s]."),
+    Param("lockstep_timeout_s", 2.0, "Step without a command when no answer comes for so long [s]."),
     Param(
         "runner",
         "",
@@ -162,13 +169,12 @@ class SimNode(Node):
 
     @torch.no_grad()
     def _step(self) -> tuple[float, bool]:
-        """Move towards the target, or stand still without one."""
-        env, target = self._env, self._target
-        action = torch.zeros(1, env.action_dim)
-        if target is not None:
-            joint_q = env.joint_q[0].cpu().double().numpy()
-            action[0] = torch.from_numpy(action_towards(target, joint_q, self._action_spec))
-        result = env.step(action.to(env.device))
+        """Move towards the target, or hold without one."""
+        env, spec = self._env, self._action_spec
+        joint_q = env.joint_q[0].cpu().double().numpy()
+        target = holding_target(joint_q, spec) if self._target is None else self._target
+        action = torch.from_numpy(action_towards(target, joint_q, spec))
+        result = env.step(action[None].to(env.device))
         return float(result.reward[0]), bool(result.terminated[0] | result.truncated[0])
 
     def _period_s(self) -> float:
@@ -234,7 +240,7 @@ class SimNode(Node):
             if time.monotonic() > deadline_s:
                 self._target = None
                 self.get_logger().warning(
-                    "no command came in time; the joints hold", throttle_duration_sec=5.0
+                    "no command came in time; going on without one", throttle_duration_sec=5.0
                 )
                 return
             self._listen(until_s=time.monotonic() + REPEAT_S, enough=answered)

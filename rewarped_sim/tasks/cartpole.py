@@ -93,6 +93,6 @@ class Cartpole(ArticulatedTask):
             "cart_rest": -0.1 * velocity.square(),
         }
 
-    def scene(self, state: State, index: int) -> Scene:
+    def scene(self, state: State, action: Tensor, index: int) -> Scene:
         q = state["joint_q"][index].detach().cpu().double().numpy()
         return articulated_scene(self.tree, q, focus=(0.0, 0.0, asset.RAIL_HEIGHT_M), view_radius=2.5)

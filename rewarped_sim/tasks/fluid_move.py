@@ -162,7 +162,7 @@ class FluidMove(UnitCubeTask):
         spilled = torch.sigmoid(beyond / SPILL_WIDTH).amax(dim=2).mean(dim=1)
         return {"near": 0.1 * near, "spill": -spilled}
 
-    def scene(self, state: State, index: int) -> Scene:
+    def scene(self, state: State, action: Tensor, index: int) -> Scene:
         target = SceneShape(
             name="target",
             kind="sphere",

@@ -138,7 +138,7 @@ class HandFlip(UnitCubeTask):
         open_width = state["open_width"][:, 0]
         return {"fold": ((open_width - self._width(state["particles"])) / open_width).clamp(-1.0, 1.0)}
 
-    def scene(self, state: State, index: int) -> Scene:
+    def scene(self, state: State, action: Tensor, index: int) -> Scene:
         return draw(
             particles=state["particles"][index],
             color=(0.93, 0.78, 0.58),

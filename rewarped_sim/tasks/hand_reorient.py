@@ -161,7 +161,7 @@ class HandReorient(ArticulatedTask):
         orientation = torch.where(reached[:, None], goal, state["goal_orientation"])
         return state | {"goal_orientation": orientation, "successes": successes}
 
-    def scene(self, state: State, index: int) -> Scene:
+    def scene(self, state: State, action: Tensor, index: int) -> Scene:
         q = state["joint_q"][index].detach().cpu().double().numpy()
         goal = SceneShape(
             name="goal",

@@ -100,6 +100,6 @@ class Hopper(ArticulatedTask):
     def terminated(self, state: State) -> Tensor:
         return state["joint_q"][:, 1] < FALLEN_M
 
-    def scene(self, state: State, index: int) -> Scene:
+    def scene(self, state: State, action: Tensor, index: int) -> Scene:
         q = state["joint_q"][index].detach().cpu().double().numpy()
         return articulated_scene(self.tree, q, focus=(float(q[0]), 0.0, 0.75), follow=True)

@@ -150,7 +150,7 @@ class RollingFlat(UnitCubeTask):
         flat = (1.0 + relative) ** -2 * torch.where(relative <= 0.33, 2.0, 1.0)
         return {"flat": flat, "even": -height.var(dim=1)}
 
-    def scene(self, state: State, index: int) -> Scene:
+    def scene(self, state: State, action: Tensor, index: int) -> Scene:
         return draw(
             particles=state["particles"][index],
             color=(0.93, 0.78, 0.58),

@@ -185,7 +185,7 @@ class SoftJumper(Task):
     def joint_position(self, state: State) -> Tensor:
         return state["vertices"].new_zeros(len(state["vertices"]), 0)
 
-    def scene(self, state: State, index: int) -> Scene:
+    def scene(self, state: State, action: Tensor, index: int) -> Scene:
         vertices = state["vertices"][index, :, :3].detach().cpu().numpy().copy()
         x, y, z = (float(value) for value in vertices.mean(axis=0))
         floor = SceneShape(

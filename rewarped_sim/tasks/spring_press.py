@@ -163,7 +163,7 @@ class SpringPress(UnitCubeTask):
         miss = (height - target) / (untouched - target)
         return {"height": 1.0 / (1.0 + 4.0 * miss**2)}
 
-    def scene(self, state: State, index: int) -> Scene:
+    def scene(self, state: State, action: Tensor, index: int) -> Scene:
         plate = state["bodies"][index, 0].detach().cpu().numpy()
         (shape,) = PLATE.shapes
         return draw(
