@@ -55,22 +55,28 @@ class RandomParameters:
         """
         self.is_off = spread.is_off
         layout, own = ParameterLayout.of(model), default_parameters(model)
-        drives = _places(layout.drive_stiffness) + _places(layout.drive_damping)
         touches = model.ground is not None or len(model.contact_pairs) > 0
         contact = _places(layout.contact) if touches else []
         field = {name: contact[i : i + 1] for i, name in enumerate(CONTACT_FIELDS)}
-        self._together = [
-            _varying("friction_spread", spread.friction_spread, field["friction"], own),
-            _varying("stiffness_spread", spread.stiffness_spread, field["stiffness"], own),
-            _varying("damping_spread", spread.damping_spread, _places(layout.damping), own),
-            _varying("gain_spread", spread.gain_spread, drives, own),
-            _varying("gravity_spread", spread.gravity_spread, _places(layout.gravity), own),
+        drives = _places(layout.drive_stiffness) + _places(layout.drive_damping)
+        varying = [("mass_spread", [place]) for place in _places(layout.mass)]
+        varying += [
+            ("friction_spread", field["friction"]),
+            ("stiffness_spread", field["stiffness"]),
+            ("damping_spread", _places(layout.damping)),
+            ("gain_spread", drives),
+            ("gravity_spread", _places(layout.gravity)),
         ]
-        # One number for each body's mass, one for each quantity that varies as a whole, one for each actuator.
-        self._counts = (len(model.bodies), len(self._together), actuators)
+        # One row for each random number: by how much it changes which parameter.
+        spreads = np.zeros((len(varying), layout.size), np.float32)
+        for row, (name, places) in zip(spreads, varying, strict=True):
+            row[places] = value = getattr(spread, name)
+            if value > 0.0 and not own[places].any():
+                raise ValueError(f"{name} = {value}: this model has none to vary")
+        self._counts = (len(varying), actuators)
         self.num_random = 0 if self.is_off else sum(self._counts)
         """Random numbers that an env's robot takes."""
-        self._mass, self._mass_spread = layout.mass, spread.mass_spread
+        self._spreads = torch.tensor(spreads, device=device)
         self._strength_spread = spread.strength_spread
         self._own = torch.tensor(own, dtype=torch.float32, device=device)
 
@@ -82,18 +88,11 @@ class RandomParameters:
         """
         if self.is_off:
             return {}
-        masses, together, strengths = (2.0 * uniform - 1.0).split(self._counts, dim=1)
-        values = self._own.repeat(len(uniform), 1)
-        values[:, self._mass] *= 1.0 + self._mass_spread * masses
-        for (spread, places), change in zip(self._together, together.unbind(dim=1), strict=True):
-            values[:, places] *= 1.0 + spread * change[:, None]
-        return {"parameters": values, "strength": 1.0 + self._strength_spread * strengths}
-
-
-def _varying(name: str, spread: float, places: list[int], own: np.ndarray) -> tuple[float, list[int]]:
-    if spread > 0.0 and not own[places].any():
-        raise ValueError(f"{name} = {spread}: this model has none to vary")
-    return spread, places
+        changes, strengths = (2.0 * uniform - 1.0).split(self._counts, dim=1)
+        return {
+            "parameters": self._own * (1.0 + changes @ self._spreads),
+            "strength": 1.0 + self._strength_spread * strengths,
+        }
 
 
 def _places(where: slice) -> list[int]:

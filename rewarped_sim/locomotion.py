@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -103,8 +104,12 @@ class LeggedTask(ArticulatedTask):
 
     def torso(self, state: State) -> Torso:
         """The torso of all envs."""
-        com = self.tree.link_mass[1].com
-        return Torso.of(state, torch.tensor(com, dtype=torch.float32, device=self.device))
+        return Torso.of(state, self._com)
+
+    @cached_property
+    def _com(self) -> Tensor:
+        """Centre of mass in the torso's frame, (3,) [m]; copied to the device once, since a step that copies waits."""
+        return torch.tensor(self.tree.link_mass[1].com, dtype=torch.float32, device=self.device)
 
     def around(self, start_q: Tensor, uniform: Tensor, *, joint_spread: float = JOINT_SPREAD_RAD) -> State:
         """Start states around `start_q` (coordinates,).
@@ -124,8 +129,7 @@ class LeggedTask(ArticulatedTask):
             (q[:, :3] + POSITION_SPREAD_M * place, orientation, q[:, FREE_Q:] + joint_spread * bent), dim=1
         )
         velocity, spin, joint_qd = (VELOCITY_SPREAD * moving).split((3, 3, moving.shape[1] - FREE_QD), dim=1)
-        com = torch.tensor(self.tree.link_mass[1].com, dtype=torch.float32, device=self.device)
-        at_origin = velocity - torch.linalg.cross(spin, rotate(orientation, com))
+        at_origin = velocity - torch.linalg.cross(spin, rotate(orientation, self._com))
         return {"joint_q": joint_q, "joint_qd": torch.cat((at_origin, spin, joint_qd), dim=1)}
 
     def scene(self, state: State, action: Tensor, index: int) -> Scene:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 import torch
@@ -136,11 +137,17 @@ def shifted_and_scaled(particles: Tensor, shift: Tensor, scale: Tensor) -> Tenso
     particles: (num_particles, 24). shift: (num_envs, 3) [m], applied first. scale: (num_envs,) multiplies the published
     coordinates, and so moves the particles as well. Returns (num_envs, num_particles, 24).
     """
-    origin = torch.tensor(PUBLISHED_ORIGIN, device=particles.device)
+    origin = _published_origin(particles.device)
     moved = particles.expand(len(shift), -1, -1).clone()
     placed = moved[..., :3] + shift[:, None] - origin
     moved[..., :3] = origin + scale[:, None, None] * placed
     return moved
+
+
+@cache
+def _published_origin(device: torch.device) -> Tensor:
+    """`PUBLISHED_ORIGIN` on a device; copied there once, since a step that copies waits."""
+    return torch.tensor(PUBLISHED_ORIGIN, device=device)
 
 
 def draw(

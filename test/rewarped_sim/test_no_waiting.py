@@ -1,0 +1,83 @@
+"""A step never waits for the device, nor copies to it: what would do so on a GPU is seen on a CPU, too."""
+
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+import rewarped_sim
+
+WAITS = {
+    "aten::_local_scalar_dense": "reads a number (item, bool, float)",
+    "aten::equal": "compares whole tensors",
+    "aten::nonzero": "counts what is true",
+    "aten::masked_select": "counts what is true",
+    "aten::_unique2": "counts what differs",
+    "aten::lift_fresh": "copies Python numbers to the device",
+}
+SPREADS = {
+    name: 0.1
+    for name in ("mass_spread", "friction_spread", "damping_spread", "strength_spread", "gravity_spread")
+}
+TINY = {"num_particles": 256, "grid_size": 24, "num_substeps": 20}
+
+
+class Waiting(AssertionError):
+    """An operation that a GPU's queue would have to be emptied for."""
+
+
+class NeverWait(TorchDispatchMode):
+    """Raise at the first such operation."""
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        name = func.name().split(".")[0]
+        if name in WAITS:
+            raise Waiting(f"{name}: {WAITS[name]}")
+        if name == "aten::index":
+            masks = [index for index in args[1] if index is not None and index.dtype == torch.bool]
+            if masks:
+                raise Waiting("aten::index: counts what is true")
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize(
+    ("task", "options"),
+    [
+        ("ant", SPREADS),
+        ("cartpole", {}),
+        ("hopper", {}),
+        ("humanoid", {}),
+        ("snu_humanoid", {"mass_spread": 0.1, "strength_spread": 0.1}),
+        ("hand_reorient", {"friction_spread": 0.1}),
+        ("soft_jumper_small", {}),
+        ("rolling_flat_small", TINY | {"material_spread": 0.1}),
+        ("fluid_move_small", {}),
+    ],
+)
+def test_a_step_and_its_gradient_do_not_wait(task, options):
+    env = rewarped_sim.make(task, num_envs=2, horizon=2, **options)
+    env.reset()
+    actions = [torch.zeros(2, env.action_dim, requires_grad=True) for _ in range(2)]
+    weights = torch.ones(2)
+    with NeverWait():
+        for action in actions:
+            result = env.step(action)
+        gradients = torch.autograd.grad(result.reward, actions, weights)
+    assert all(torch.isfinite(gradient).all() for gradient in gradients)
+
+
+@pytest.mark.parametrize(
+    "operation",
+    [
+        lambda x: bool(x.sum() > 0.0),
+        lambda x: x.sum().item(),
+        lambda x: x[x > 0.0],
+        lambda x: torch.nonzero(x),
+        lambda x: torch.equal(x, x),
+        lambda x: x + torch.tensor([1.0, 2.0]),
+        lambda x: x[[0, 1]],
+    ],
+)
+def test_what_waits_is_noticed(operation):
+    x = torch.ones(2)
+    with pytest.raises(Waiting), NeverWait():
+        operation(x)
