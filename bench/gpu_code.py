@@ -20,6 +20,9 @@ from rewarped_sim.engine.articulation.model import CONTACT_LAWS
 from rewarped_sim.engine.articulation.muscles import muscle_kernel
 from rewarped_sim.engine.articulation.shape_contact import pair_kernels
 from rewarped_sim.engine.articulation.step import step_kernels
+from rewarped_sim.engine.fem.contact import CONTACT_LAWS as FEM_CONTACT_LAWS
+from rewarped_sim.engine.fem.elasticity import elasticity_kernels
+from rewarped_sim.engine.fem.motion import motion_kernels
 from rewarped_sim.engine.kinematics import kinematics_kernels
 from rewarped_sim.engine.mpm.bodies import body_kernels
 from rewarped_sim.engine.mpm.grid import grid_kernels
@@ -39,7 +42,7 @@ def solver_kernels() -> dict[str, wp.Kernel]:
         **_named("coupled_grid", grid_kernels(FLOAT32, coupled=True)),
         **_named("transfers", transfer_kernels(FLOAT32, frozenset({Dough.law}), material_gradient=True)),
     }
-    found |= articulation_kernels()
+    found |= articulation_kernels() | soft_body_kernels()
     for name in ("scatter_adj", "strain_adj"):
         found[f"transfers.{name} with material gradient"] = found.pop(f"transfers.{name}")
     del found["transfers.scatter"]
@@ -59,6 +62,16 @@ def articulation_kernels() -> dict[str, wp.Kernel]:
         "articulation.muscles": muscle_kernel(FLOAT32),
         **_named("articulation.pairs", pair_kernels(FLOAT32, "regularized")),
     }
+
+
+def soft_body_kernels() -> dict[str, wp.Kernel]:
+    """Those of tetrahedra and their vertices."""
+    moves = {
+        f"{name}, {law}": kernel
+        for law in FEM_CONTACT_LAWS
+        for name, kernel in _named("fem", motion_kernels(FLOAT32, law)).items()
+    }
+    return _named("fem", elasticity_kernels(FLOAT32)) | moves
 
 
 def _named(group: str, kernels: SimpleNamespace) -> dict[str, wp.Kernel]:

@@ -102,6 +102,7 @@ def read_train_config(values: Mapping[str, Any], *, config_path: str = "", resum
         folder = find_run(configure(TrainConfig(), run, "run"), resume)
         layers.insert(-2, _read_sections(folder / CONFIG_FILE))
         run = _merge(layers, "run") | {"out_dir": str(folder), "resume": True}
+    run.setdefault("num_envs", find(run.get("task", DEFAULT_TASK)).num_envs)
     run["task_options"] = _merge(layers, "task")
     run["algo_options"] = _merge(layers, run.get("algo", TrainConfig.algo))
     return configure(TrainConfig(), run, "run")

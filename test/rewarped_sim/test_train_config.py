@@ -146,6 +146,15 @@ def test_resuming_what_is_not_there_is_refused(tmp_path, resume, out_dir, messag
         read_train_config({"out_dir": out_dir}, resume=resume)
 
 
+@pytest.mark.parametrize("task", ["rolling_flat_small", "spring_press", "humanoid"])
+def test_a_run_takes_its_own_tasks_number_of_envs_unless_told_otherwise(task, tmp_path):
+    path = write(tmp_path / "my.yaml", {"run": {"num_envs": 0}})
+    preset = yaml.safe_load((CONFIGS / f"{task}.yaml").read_text()).get("run", {})
+    expected = preset.get("num_envs", find(task).num_envs)
+    assert read_train_config({"task": task}).num_envs == expected
+    assert read_train_config({"task": task, "num_envs": 7}, config_path=path).num_envs == 7
+
+
 def test_hidden_layers_may_be_any_number_but_betas_are_two():
     config = configure(SapoConfig(), {"actor_hidden": [128, 64, 32], "critic_hidden": [64]}, "sapo")
     assert config.actor_hidden == (128, 64, 32)
