@@ -21,7 +21,7 @@ SPREADS = {
 TINY = {"num_particles": 256, "grid_size": 24, "num_substeps": 20}
 
 
-class Waiting(AssertionError):
+class WaitingError(AssertionError):
     """An operation that a GPU's queue would have to be emptied for."""
 
 
@@ -31,11 +31,11 @@ class NeverWait(TorchDispatchMode):
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         name = func.name().split(".")[0]
         if name in WAITS:
-            raise Waiting(f"{name}: {WAITS[name]}")
+            raise WaitingError(f"{name}: {WAITS[name]}")
         if name == "aten::index":
             masks = [index for index in args[1] if index is not None and index.dtype == torch.bool]
             if masks:
-                raise Waiting("aten::index: counts what is true")
+                raise WaitingError("aten::index: counts what is true")
         return func(*args, **(kwargs or {}))
 
 
@@ -79,5 +79,5 @@ def test_a_step_and_its_gradient_do_not_wait(task, options):
 )
 def test_what_waits_is_noticed(operation):
     x = torch.ones(2)
-    with pytest.raises(Waiting), NeverWait():
+    with pytest.raises(WaitingError), NeverWait():
         operation(x)
