@@ -150,7 +150,8 @@ class TrainNode(Node):
             self._transforms.publish(scene, stamp)
             self._shapes_publisher.publish(messages.shapes_message(scene, stamp))
         publishers = (self._particles_publisher, self._shapes_publisher)
-        if any(publisher.get_subscription_count() > 0 for publisher in publishers):
+        heard = any(publisher.get_subscription_count() > 0 for publisher in publishers)
+        if heard or self._transforms.heard:
             self._scene_wanted.set()
 
     def _publish_diagnostics(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Sequence
 from typing import Any
 
 from builtin_interfaces.msg import Time
@@ -12,6 +13,9 @@ from rclpy.qos import QoSProfile
 from std_msgs.msg import Header
 
 from rewarped_sim.scene import Scene
+
+FOCUS_FRAME = "focus"
+"""RViz can follow a frame, but not a point; see the saved view in config/train.rviz."""
 
 
 class TransformPublisher:
@@ -27,32 +31,41 @@ class TransformPublisher:
         if self._message_type is not None:
             self._publisher = node.create_publisher(self._message_type, "/tf", QoSProfile(depth=10))
 
+    @property
+    def heard(self) -> bool:
+        """Whether somebody listens."""
+        return self._publisher is not None and self._publisher.get_subscription_count() > 0
+
     def publish(self, scene: Scene, stamp: Time) -> None:
-        """Publish where a scene's links are, if it has any and somebody listens."""
-        if not scene.links:
+        """Publish where a scene's links and focus are, if it has any and somebody listens."""
+        if not scene.links and scene.focus is None:
             return
         if self._publisher is None:
             self._node.get_logger().info("no link frames on /tf: tf2_msgs is not installed", once=True)
-        elif self._publisher.get_subscription_count() > 0:
+        elif self.heard:
             self._publisher.publish(self._message_type(transforms=transforms_of(scene, stamp)))
 
 
 def transforms_of(scene: Scene, stamp: Time) -> list[TransformStamped]:
-    """Give each link's pose in the frame of its parent."""
-    transforms = []
-    for link in scene.links:
-        x, y, z = (float(value) for value in link.position)
-        qx, qy, qz, qw = (float(value) for value in link.quaternion)
-        transforms.append(
-            TransformStamped(
-                header=Header(stamp=stamp, frame_id=link.parent),
-                child_frame_id=link.name,
-                transform=Transform(
-                    translation=Vector3(x=x, y=y, z=z), rotation=Quaternion(x=qx, y=qy, z=qz, w=qw)
-                ),
-            )
-        )
+    """Give each link's pose in the frame of its parent, and what a camera should follow as the frame `focus`."""
+    transforms = [
+        _transform(link.name, link.parent, link.position.tolist(), link.quaternion.tolist(), stamp)
+        for link in scene.links
+    ]
+    if scene.focus is not None:
+        transforms.append(_transform(FOCUS_FRAME, scene.frame, scene.focus, (0.0, 0.0, 0.0, 1.0), stamp))
     return transforms
+
+
+def _transform(
+    name: str, parent: str, position: Sequence[float], quaternion: Sequence[float], stamp: Time
+) -> TransformStamped:
+    (x, y, z), (qx, qy, qz, qw) = position, quaternion
+    return TransformStamped(
+        header=Header(stamp=stamp, frame_id=parent),
+        child_frame_id=name,
+        transform=Transform(translation=Vector3(x=x, y=y, z=z), rotation=Quaternion(x=qx, y=qy, z=qz, w=qw)),
+    )
 
 
 def _tf_message_type() -> Any:

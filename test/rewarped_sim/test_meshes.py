@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 
 from rewarped_sim.engine.kinematics import SHAPE_SIZES
-from rewarped_sim.meshes import balls_mesh, rotation_matrix, shape_mesh
-from rewarped_sim.scene import SceneShape
+from rewarped_sim.meshes import balls_mesh, joined, lines_mesh, rotation_matrix, shape_mesh, surface_mesh
+from rewarped_sim.scene import SceneLines, SceneShape, SceneSurface
 
 UPRIGHT = np.array([0, 0, 0, 1], np.float32)
 TILTED = np.array([0.1, -0.5, 0.3, 0.8], np.float32) / np.linalg.norm([0.1, -0.5, 0.3, 0.8])
@@ -96,6 +96,54 @@ def test_each_ball_has_its_own_eighty_triangles():
     for ball, center in enumerate(centers):
         corners = mesh.vertices[mesh.triangles[80 * ball : 80 * ball + 80]]
         assert np.linalg.norm(corners - center, axis=-1) == pytest.approx(0.1, abs=1e-6)
+
+
+def test_a_skin_is_shaded_as_if_it_were_smooth():
+    ball = shape_mesh(shape("sphere", (0.5,), position=(1.0, 2.0, 3.0)))
+    mesh = surface_mesh(
+        SceneSurface(
+            name="jelly", vertices=ball.vertices, triangles=ball.triangles.astype(np.int32), color=(1, 0, 0)
+        )
+    )
+    assert np.array_equal(mesh.triangles, ball.triangles)
+    assert np.einsum("ij,ij->i", mesh.normals, ball.normals).min() > 0.999
+    assert np.linalg.norm(mesh.normals, axis=1) == pytest.approx(1.0, abs=1e-5)
+
+
+def test_a_line_is_a_tube_around_it():
+    rng = np.random.default_rng(0)
+    starts, ends = rng.normal(size=(2, 5, 3)).astype(np.float32)
+    ends[0] = starts[0] + (0.0, 0.0, 2.0)
+    lines = SceneLines(
+        name="strings", starts=starts, ends=ends, colors=np.zeros((5, 3), np.float32), radius=0.1
+    )
+    mesh = lines_mesh(lines, sides=8)
+    each = len(mesh.triangles) // 5
+    for index, (start, end) in enumerate(zip(starts, ends, strict=True)):
+        own = mesh.triangles[each * index : each * (index + 1)]
+        corners, normals = mesh.vertices[own], mesh.normals[own]
+        axis = (end - start) / np.linalg.norm(end - start)
+        along = (corners - start) @ axis
+        away = corners - start - along[..., None] * axis
+        assert np.linalg.norm(away, axis=-1) == pytest.approx(0.1, abs=1e-5)
+        assert (along.min(), along.max()) == pytest.approx((0.0, np.linalg.norm(end - start)), abs=1e-5)
+        np.testing.assert_allclose(normals, away / 0.1, atol=1e-4)
+        flat = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
+        assert np.einsum("ij,ikj->ik", flat, normals).min() > 0.0  # seen counter-clockwise from outside
+
+
+def test_joined_meshes_keep_their_own_corners():
+    parts = [
+        shape_mesh(shape("box", (0.1, 0.2, 0.3))),
+        shape_mesh(shape("sphere", (0.2,), position=(1, 0, 0))),
+    ]
+    whole = joined(parts)
+    volume = 8 * 0.1 * 0.2 * 0.3 + 4 / 3 * np.pi * 0.2**3
+    assert enclosed_volume(whole) == pytest.approx(volume, rel=0.02)
+    last = parts[1]
+    np.testing.assert_array_equal(
+        whole.normals[whole.triangles[-len(last.triangles) :]], last.normals[last.triangles]
+    )
 
 
 def test_a_plane_faces_its_local_z():

@@ -7,8 +7,8 @@ import pytest
 
 from rewarped_sim.plot import write_learning_curve
 from rewarped_sim.render import Camera, RenderError, height_range, particle_colors, render_scene
-from rewarped_sim.scene import Scene, SceneShape
-from rewarped_sim.video import Recording, write_video
+from rewarped_sim.scene import Scene, SceneLines, SceneShape, SceneSurface
+from rewarped_sim.video import STEADINESS, Recording, steadied, write_video
 
 UPRIGHT = np.array([0, 0, 0, 1], np.float32)
 FRONT = Camera(eye=(0.0, -3.0, 0.5), look_at=(0.0, 0.0, 0.5))
@@ -97,6 +97,89 @@ def test_the_camera_frames_everything_that_moves():
         assert rows.min() > 0 and rows.max() < 79 and columns.min() > 0 and columns.max() < 79
 
 
+def tetrahedron(position, color):
+    vertices = 0.2 * np.array([[0, 0, 0], [1, 0, 0], [0, 1, 0], [0, 0, 1]], np.float32)
+    triangles = np.array([[0, 2, 1], [0, 1, 3], [0, 3, 2], [1, 2, 3]], np.int32)
+    return SceneSurface(
+        name="skin", vertices=vertices + np.array(position, np.float32), triangles=triangles, color=color
+    )
+
+
+def test_skins_and_strings_are_drawn_where_they_are():
+    string = SceneLines(
+        name="string",
+        starts=np.array([[-0.5, 0, 0.2]], np.float32),
+        ends=np.array([[-0.5, 0, 0.6]], np.float32),
+        colors=np.array([[0, 0, 1]], np.float32),
+        radius=0.03,
+    )
+    shown = dataclasses.replace(scene(), surfaces=(tetrahedron((0.3, 0, 0.7), (1, 0, 0)),), lines=(string,))
+    picture = render_scene(shown, FRONT, width=120, height=120)
+    skin, line = place_of(picture, 0), place_of(picture, 2)
+    assert skin[0] < line[0]  # higher
+    assert skin[1] > line[1]  # further to the right
+
+
+def test_a_see_through_shape_shows_what_is_inside():
+    box = SceneShape(
+        name="box",
+        kind="box",
+        size=(0.3, 0.3, 0.3),
+        position=np.array((0, 0, 0.5), np.float32),
+        quaternion=UPRIGHT,
+        color=(0.9, 0.9, 0.9),
+        see_through=True,
+    )
+    veiled = render_scene(scene(ball((0, 0, 0.5), (1, 0, 0)), box), FRONT, width=60, height=60)
+    solid = render_scene(
+        scene(ball((0, 0, 0.5), (1, 0, 0)), dataclasses.replace(box, see_through=False)),
+        FRONT,
+        width=60,
+        height=60,
+    )
+    red = [int(p[30, 30, 0]) - int(p[30, 30, 1]) for p in (veiled, solid)]
+    assert red[0] > 40
+    assert abs(red[1]) < 10
+
+
+def test_edges_are_smoothed_and_plain_parts_left_alone():
+    one = scene(ball((0, 0, 0.5), (0.1, 0.1, 0.1)))
+    plain, smooth = (
+        render_scene(one, FRONT, width=60, height=60, supersampling=n).astype(int) for n in (1, 3)
+    )
+    profile = smooth[30].mean(axis=1)  # across the ball
+    levels = np.abs(np.diff(profile)).max(), np.abs(np.diff(plain[30].mean(axis=1))).max()
+    assert levels[0] < 0.8 * levels[1]
+    far_up = slice(0, 5)  # nothing but background
+    assert np.array_equal(plain[far_up], smooth[far_up])
+
+
+def running(x):
+    followed = scene(ball((x, 0, 0.5), (1, 0, 0)))
+    return dataclasses.replace(
+        followed, focus=(x, 0.0, 0.0), bounds_min=(x - 1, -1, 0), bounds_max=(x + 1, 1, 1)
+    )
+
+
+def test_a_camera_that_follows_keeps_a_runner_in_place_while_the_floor_moves():
+    scenes = [running(x) for x in (0.0, 2.03, 30.0)]
+    camera = Camera.framing(scenes)
+    near, later, far = (render_scene(s, camera.towards(s), width=80, height=80) for s in scenes)
+    assert place_of(near, 0) == pytest.approx(place_of(far, 0), abs=1.0)
+    floor = np.s_[65:, :]  # below the ball and its shadow
+    assert np.abs(near[floor].astype(int) - later[floor]).max() > 5
+
+
+def test_following_is_smooth_without_lagging():
+    even = [running(0.1 * k) for k in range(30)]
+    assert [s.focus[0] for s in steadied(even)] == pytest.approx([0.1 * k for k in range(30)])
+    shaken = [running(0.1 * k + 0.05 * (-1) ** k) for k in range(30)]
+    x = np.array([s.focus[0] for s in steadied(shaken)])[STEADINESS:-STEADINESS]
+    assert np.abs(np.diff(x) - 0.1).max() < 0.02
+    still = [scene()] * 3
+    assert steadied(still) == still
+
+
 def test_higher_particles_are_lighter_within_a_fixed_range():
     one = scene(particles=[[0, 0, 0.1], [0, 0, 0.2], [0, 0, 0.3]])
     assert height_range([one]) == pytest.approx((0.1, 0.3))
@@ -141,6 +224,18 @@ def test_a_video_is_drawn_without_open3d_too_and_says_so(tmp_path, monkeypatch):
         "drawn with Matplotlib, because Open3D"
     )
     assert len(frames_of(path)) == 9
+
+
+def test_a_panel_that_waits_is_not_drawn_again(tmp_path, monkeypatch):
+    drawn = []
+
+    def counting(scene, *args, **kwargs):
+        drawn.append(scene)
+        return render_scene(scene, *args, **kwargs)
+
+    monkeypatch.setattr("rewarped_sim.video.render_scene", counting)
+    write_video(tmp_path / "rollout.mp4", recordings(), panel_px=64, fps=5)
+    assert len(drawn) == 4 + 1
 
 
 def test_a_stopped_video_is_short_but_whole(tmp_path):

@@ -5,7 +5,7 @@ from std_msgs.msg import Float64MultiArray
 from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 
 from policy_runner.contract import ActionSpec
-from rewarped_sim.nodes.commands import CommandError, action_towards, target_of
+from rewarped_sim.nodes.commands import CommandError, action_towards, holding_target, target_of
 
 JOINTS = ("a", "b")
 
@@ -92,6 +92,31 @@ def test_a_task_of_efforts_takes_efforts(message):
     assert action_towards(target, np.zeros(2), spec_of("effort")).tolist() == [0.5, -1.0]
 
 
-def test_positions_are_no_efforts():
-    with pytest.raises(CommandError, match="2 joint names, but 0 efforts"):
-        target_of(JointState(name=["a", "b"], position=[0.1, 0.2]), spec_of("effort"))
+@pytest.mark.parametrize(
+    ("mode", "message", "reason"),
+    [
+        ("effort", JointState(name=["a", "b"], position=[0.1, 0.2]), "take efforts; .* has only positions"),
+        ("effort", trajectory([0.1, 0.2]), "take efforts; .* has only positions"),
+        ("position", JointState(name=["a", "b"], effort=[0.1, 0.2]), "take positions; .* has only efforts"),
+        ("effort", JointState(name=["a", "b"], effort=[0.1]), "2 joint names, but 1 efforts"),
+        ("effort", Float64MultiArray(data=[float("nan"), 0.0]), "joint 'a': effort must be finite"),
+    ],
+)
+def test_positions_are_no_efforts(mode, message, reason):
+    with pytest.raises(CommandError, match=reason):
+        target_of(message, spec_of(mode))
+
+
+def test_without_a_command_joints_hold_their_position_or_are_limp():
+    joint_q = np.array([0.3, -0.2])
+    for mode, offset in (("delta_position", ()), ("position", (0.2, 0.1))):
+        one = spec(mode, offset)
+        action = action_towards(holding_target(joint_q, one), joint_q, one)
+        goal = np.asarray(one.scale) * action + np.asarray(one.offset) + (joint_q if "delta" in mode else 0.0)
+        expected = joint_q if "delta" in mode else np.clip(joint_q, [0.1, -0.4], [0.3, 0.6])
+        assert goal == pytest.approx(expected)
+    assert action_towards(
+        holding_target(joint_q, spec_of("effort")), joint_q, spec_of("effort")
+    ).tolist() == [0, 0]
+    muscles = spec("effort", offset=(0.1, 0.5))  # slack at -1
+    assert action_towards(holding_target(joint_q, muscles), joint_q, muscles).tolist() == [-1, -1]

@@ -1,3 +1,4 @@
+import dataclasses
 import struct
 
 import numpy as np
@@ -10,7 +11,7 @@ from visualization_msgs.msg import Marker
 from rewarped_sim.engine.kinematics import SHAPE_SIZES
 from rewarped_sim.nodes import messages
 from rewarped_sim.run_control import RunState, RunStatus
-from rewarped_sim.scene import Scene, SceneShape
+from rewarped_sim.scene import Scene, SceneLines, SceneShape, SceneSurface
 
 STAMP = Time(sec=3, nanosec=4)
 HALF = 2**-0.5
@@ -125,6 +126,48 @@ def test_a_cone_is_a_list_of_triangles_in_its_own_frame():
     a, b, c = corners[:, 0], corners[:, 1], corners[:, 2]
     volume = np.einsum("ij,ij->", a, np.cross(b, c)) / 6  # positive: seen counter-clockwise from outside
     assert volume == pytest.approx(np.pi * 0.1**2 * 0.6 / 3, rel=0.02)
+
+
+def test_a_skin_is_one_list_of_its_triangles():
+    vertices = np.array([[0, 0, 0], [1, 0, 0], [0, 1, 0], [0, 0, 1]], np.float32)
+    triangles = np.array([[0, 2, 1], [0, 1, 3]], np.int32)
+    skin = SceneSurface(name="jelly", vertices=vertices, triangles=triangles, color=(0.5, 0.25, 0.125))
+    (found,) = messages.shapes_message(dataclasses.replace(scene([]), surfaces=(skin,)), STAMP).markers
+    assert (found.type, found.ns, found.header.frame_id) == (Marker.TRIANGLE_LIST, "jelly", "table")
+    assert (found.scale.x, found.scale.y, found.scale.z, found.pose.orientation.w) == (1.0, 1.0, 1.0, 1.0)
+    assert (found.color.r, found.color.g, found.color.b, found.color.a) == (0.5, 0.25, 0.125, 1.0)
+    assert [(p.x, p.y, p.z) for p in found.points] == [
+        tuple(vertices[corner]) for triangle in triangles for corner in triangle
+    ]
+
+
+def test_strings_are_one_list_of_lines_in_their_colors():
+    lines = SceneLines(
+        name="muscles",
+        starts=np.array([[0, 0, 0], [1, 1, 1]], np.float32),
+        ends=np.array([[0, 0, 1], [2, 1, 1]], np.float32),
+        colors=np.array([[1, 0, 0], [0, 0.5, 0]], np.float32),
+        radius=0.25,
+    )
+    (found,) = messages.shapes_message(dataclasses.replace(scene([]), lines=(lines,)), STAMP).markers
+    assert (found.type, found.ns, found.scale.x) == (Marker.LINE_LIST, "muscles", 0.5)
+    assert [(p.x, p.y, p.z) for p in found.points] == [(0, 0, 0), (0, 0, 1), (1, 1, 1), (2, 1, 1)]
+    assert [(c.r, c.g, c.a) for c in found.colors] == [(1, 0, 1), (1, 0, 1), (0, 0.5, 1), (0, 0.5, 1)]
+
+
+def test_what_hides_others_is_see_through():
+    solid = shape("box", (0.1, 0.1, 0.1))
+    veil = dataclasses.replace(solid, see_through=True)
+    opacity = [messages.shapes_message(scene([], s), STAMP).markers[0].color.a for s in (solid, veil)]
+    assert 0.0 < opacity[1] < opacity[0] == 1.0
+
+
+def test_joint_states_tell_positions_and_velocities_by_name():
+    state = messages.joint_state_message(
+        ("hip", "knee"), np.array([0.5, -1.0], np.float32), np.array([2.0, 4.0], np.float32), STAMP
+    )
+    assert (list(state.name), state.header.stamp) == (["hip", "knee"], STAMP)
+    assert (list(state.position), list(state.velocity)) == ([0.5, -1.0], [2.0, 4.0])
 
 
 def test_every_kind_that_collides_has_markers():

@@ -10,6 +10,7 @@ from sensor_msgs.msg import JointState, PointCloud2
 from std_msgs.msg import Float64MultiArray
 from std_srvs.srv import Trigger
 from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
+from visualization_msgs.msg import MarkerArray
 
 from policy_runner.bundle import load_bundle
 from policy_runner.inference import Policy
@@ -121,6 +122,26 @@ def test_bad_commands_are_ignored_with_a_reason(start, probe, tiny_config):
         lambda: "command ignored: joint 'pin_x': position must be finite" in process.log, "a reason"
     )
     assert list(probe.wait_for_message("/joint_states").position) == pytest.approx(START)
+
+
+def test_a_robot_of_motors_takes_efforts_and_is_limp_without(start, probe):
+    """The pole, nearly at rest, moves its cart at 0.2 m/s at most; 200 N soon make it faster."""
+    process = start(MODULE, task="cartpole", real_time_factor=0.5)
+    probe.listen(JointState, "/joint_states", BEST_EFFORT)
+    probe.listen(PointCloud2, "/points", BEST_EFFORT)
+    probe.listen(MarkerArray, "/sim_node/shapes")
+    publisher = probe.node.create_publisher(JointState, "/sim_node/joint_command", 1)
+    probe.wait_for(lambda: publisher.get_subscription_count() > 0, "the robot to listen")
+    publisher.publish(JointState(name=["cart"], position=[0.5]))
+    probe.wait_for(lambda: "joints take efforts; the command has only positions" in process.log, "a reason")
+    probe.wait_for(lambda: len(probe.heard["/joint_states"]) > 10, "some steps without a command")
+    assert max(abs(state.velocity[0]) for state in probe.heard["/joint_states"]) < 0.4
+    publisher.publish(JointState(name=["cart"], effort=[200.0]))
+    moving = probe.wait_for_message("/joint_states", lambda state: state.velocity[0] > 1.0)
+    assert list(moving.name) == ["cart"]
+    shapes = probe.wait_for_message("/sim_node/shapes")
+    assert {marker.ns.split("/")[0] for marker in shapes.markers} >= {"cart", "pole"}
+    assert not probe.heard["/points"]  # nothing that a depth camera is simulated for
 
 
 def test_a_reset_begins_a_new_episode(start, probe, task_config):

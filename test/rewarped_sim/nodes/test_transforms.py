@@ -68,11 +68,20 @@ def test_frames_chain_up_to_the_world():
     assert min(np.linalg.norm(end - position) for end in ends) < 1e-6
 
 
+def test_what_runs_away_has_a_frame_to_follow():
+    scene = ant_scene()
+    *_, followed = transforms.transforms_of(scene, Time())
+    assert (followed.header.frame_id, followed.child_frame_id) == ("world", "focus")
+    move = followed.transform.translation
+    assert (move.x, move.y, move.z) == scene.focus
+    assert followed.transform.rotation.w == 1.0
+
+
 def test_frames_are_published_where_somebody_listens(with_tf2_msgs):
     node, scene = Recorder(), ant_scene()
     transforms.TransformPublisher(node).publish(scene, Time())
     assert node.topics == ["/tf"]
-    assert [t.child_frame_id for t in node.sent[0]] == [link.name for link in scene.links]
+    assert [t.child_frame_id for t in node.sent[0]] == [*(link.name for link in scene.links), "focus"]
     deaf = Recorder(listeners=0)
     transforms.TransformPublisher(deaf).publish(scene, Time())
     assert not deaf.sent
