@@ -225,7 +225,8 @@ def _world_first(array: wp.array) -> wp.array:
 
 
 def slot_bytes(model: ArticulationModel) -> int:
-    """Memory that one world's control step takes in float32: states, accelerations and factors of the mass matrix."""
+    """Memory of one world's control step in float32: states, accelerations, factors of the mass matrix, and inputs."""
     state = model.num_coordinates + model.num_dofs
     substep = state + model.num_dofs + Tree(model).factor_size
-    return 4 * (model.num_substeps * substep + state)
+    inputs = 2 * model.num_dofs + max(len(model.muscles), 1) + ParameterLayout.of(model).size
+    return 4 * (model.num_substeps * substep + state + inputs)
