@@ -12,6 +12,42 @@ def test_sizes_are_the_published_ones():
     assert (env.model.num_coordinates, env.model.num_dofs) == (29, 24)
 
 
+def test_observation_shows_the_state():
+    env = make("snu_humanoid")
+    state = with_torso(env, position=(2.0, 0.0, 0.9), velocity=(0.1, 0.2, 0.3), spin=(0.4, 0.5, 0.6))
+    coordinates, rates = torch.linspace(-0.5, 0.5, 22), torch.linspace(1.0, 4.0, 18)
+    state["joint_q"][0, 7:], state["joint_qd"][0, 6:] = coordinates, rates
+    obs = env.task.observe(state, torch.zeros(1, 152))
+    seen = torch.cat([obs[term.name][0] for term in env.obs_spec])
+    # The pelvis is one box about its origin, so the origin's velocity is that of its centre of mass.
+    expected = [
+        0.9,
+        0.0,
+        0.0,
+        0.0,
+        1.0,
+        *(0.1 * i for i in range(1, 7)),
+        *coordinates,
+        *(0.1 * rates),
+        1.0,
+        1.0,
+    ]
+    assert seen.tolist() == pytest.approx([float(value) for value in expected], abs=1e-6)
+
+
+def test_muscles_are_driven_and_hinges_are_read():
+    env = make("snu_humanoid", num_envs=2)
+    assert env.task.action.joint_names[:2] == ("L_Adductor_Brevis", "R_Adductor_Brevis")
+    assert len(env.joint_names) == 6
+    state = env.state_dict()
+    state["joint_q"][:, env.model.coordinate("left_tibia")] = 0.7
+    state["joint_qd"][:, env.model.dof("left_tibia")] = -0.3
+    env.load_state_dict(state)
+    knee = env.joint_names.index("left_tibia")
+    assert env.joint_q[:, knee].tolist() == pytest.approx([0.7, 0.7])
+    assert env.joint_qd[:, knee].tolist() == pytest.approx([-0.3, -0.3])
+
+
 def test_actions_run_from_slack_to_full_strength():
     env = make("snu_humanoid")
     action = torch.linspace(-1.0, 1.0, 152)[None]
