@@ -103,7 +103,7 @@ def test_a_state_that_is_not_finite_is_reset_and_counted(entry):
     expected = [clean.step(action) for action in actions]
     assert env.nonfinite.tolist() == [1, 0]
     assert bool(results[0].terminated[0])
-    assert float(results[0].reward[0]) == 0.0
+    assert results[0].reward[0].item() == 0.0
     assert torch.isfinite(results[-1].obs["torso_velocity"]).all()
     for one, other in zip(results, expected, strict=True):
         assert torch.equal(one.reward[1], other.reward[1])
