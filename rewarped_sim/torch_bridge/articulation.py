@@ -46,7 +46,8 @@ class ArticulationEngine(Engine):
 
         def state(name: str) -> Port:
             by_row = view(getattr(solver, name)).unflatten(0, (num_slots, rows))
-            return Port(name, by_row[:, 0], by_row[:, -1], None, bar(name), bar(name))
+            both = bar(name)  # one buffer holds the adjoint of what comes out, then that of what went in
+            return Port(name, by_row[:, 0], result=by_row[:, -1], value_bar=both, result_bar=both)
 
         def control(name: str, default: Tensor | None = None) -> Port:
             return Port(name, view(getattr(solver, name)), default=default, value_bar=bar(name))

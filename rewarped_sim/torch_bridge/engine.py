@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 
 import warp as wp
 from torch import Tensor
@@ -22,6 +22,7 @@ class Port:
     """Its name in a task's state or in what `Task.control` returns."""
     value: Tensor
     """What goes in."""
+    _: KW_ONLY
     result: Tensor | None = None
     """What comes out; None for a quantity that only goes in."""
     default: Tensor | None = None

@@ -41,7 +41,7 @@ class FemEngine(Engine):
         activation_bar = shared(view(solver.activation_bar), num_slots) if requires_grad else None
         rows = view(solver.state).unflatten(0, (num_slots, model.num_substeps + 1))
         self.ports = (
-            Port("vertices", rows[:, 0], rows[:, -1], None, state_bar, state_bar),
+            Port("vertices", rows[:, 0], result=rows[:, -1], value_bar=state_bar, result_bar=state_bar),
             Port("activation", view(solver.activation), value_bar=activation_bar),
         )
 

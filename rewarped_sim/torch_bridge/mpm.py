@@ -64,7 +64,13 @@ class MpmEngine(Engine):
                 bars["materials"] = view(solver.material_bar)
         rows = view(solver.state).view(num_slots, model.num_substeps + 1, *particles)
         ports = [
-            Port("particles", rows[:, 0], rows[:, -1], None, by_slot(bars["first"]), by_slot(bars["result"])),
+            Port(
+                "particles",
+                rows[:, 0],
+                result=rows[:, -1],
+                value_bar=by_slot(bars["first"]),
+                result_bar=by_slot(bars["result"]),
+            ),
             Port("joint_q", view(solver.joint_q), value_bar=by_slot(bars["q"])),
             Port("joint_dq", view(solver.joint_dq), value_bar=by_slot(bars["dq"])),
             Port(
@@ -78,8 +84,10 @@ class MpmEngine(Engine):
         if model.bodies:
             shape = (num_slots, model.num_substeps + 1, num_envs, len(model.bodies), BODY_SIZE)
             bodies, body_bars = view(solver.bodies).view(shape), view(solver.bodies_bar).view(shape)
-            body_port = Port("bodies", bodies[:, 0], bodies[:, -1], None, body_bars[:, 0], body_bars[:, -1])
-            ports.insert(1, body_port)
+            first, last = body_bars[:, 0], body_bars[:, -1]
+            ports.insert(
+                1, Port("bodies", bodies[:, 0], result=bodies[:, -1], value_bar=first, result_bar=last)
+            )
         self.ports = tuple(ports)
 
     def forward(self, slot: int) -> None:

@@ -70,8 +70,8 @@ class PointMass(Engine):
         x, v = view(self._x), view(self._v)
         x_bar, v_bar, u_bar, c_bar = (shared(view(bar), num_slots) for bar in self._bars)
         self.ports = (
-            Port("x", x[:, 0], x[:, 1], None, x_bar, x_bar),
-            Port("v", v[:, 0], v[:, 1], None, v_bar, v_bar),
+            Port("x", x[:, 0], result=x[:, 1], value_bar=x_bar, result_bar=x_bar),
+            Port("v", v[:, 0], result=v[:, 1], value_bar=v_bar, result_bar=v_bar),
             Port("u", view(self._u), value_bar=u_bar),
             Port(
                 "c",
