@@ -36,7 +36,7 @@ class DeviceError(RuntimeError):
 
 
 class StateError(ValueError):
-    """A saved state does not fit this env; the message names the field."""
+    """A state, or constants given, do not fit this env; the message names the field."""
 
 
 class Env:
@@ -122,9 +122,7 @@ class Env:
         action = action.clamp(-1.0, 1.0)
         before = self._state
         controls = self.task.control(before, action)
-        given = {"materials": self.materials, "parameters": self.parameters}
-        constants = {name: value for name, value in given.items() if value is not None}
-        after: State = {**before, **self._bridge.step({**before, **constants, **controls})}
+        after: State = {**before, **self._bridge.step({**before, **self._given_constants(), **controls})}
 
         # What a broken env shows from here on is its next start: finite, and without a gradient.
         faults = self._bridge.faults
@@ -257,6 +255,16 @@ class Env:
             f"{self.task_name}: {self.num_envs} envs of {self._bridge.engine.describe()}; "
             f"{self._bridge.plan.describe()}"
         )
+
+    def _given_constants(self) -> State:
+        """What to run with instead of the task's own; raises `StateError` where this physics has no such thing."""
+        given = {"materials": self.materials, "parameters": self.parameters}
+        given = {name: value for name, value in given.items() if value is not None}
+        for name in given:
+            known = [port.name for port in self._bridge.engine.ports]
+            if name not in known:
+                raise StateError(f"env.{name}: {self.task_name} has none; its physics takes {known}")
+        return given
 
     def _fresh(self, episode: Tensor) -> State:
         state = self.task.initial_state(uniform(self.seed, episode, self.task.num_random))

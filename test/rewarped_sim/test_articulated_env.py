@@ -5,6 +5,7 @@ import torch
 
 import rewarped_sim
 from rewarped_sim.engine.articulation.parameters import ParameterLayout
+from rewarped_sim.env import StateError
 from rewarped_sim.torch_bridge import WindowError
 
 
@@ -183,3 +184,10 @@ def test_a_saved_env_goes_on_where_it_was():
 def test_materials_are_refused_where_there_are_none():
     with pytest.raises(ValueError, match=r"material_spread = 0\.2: this task has no materials to vary"):
         make(material_spread=0.2)
+
+
+def test_materials_given_to_a_robot_are_refused_by_name():
+    env = make()
+    env.materials = torch.zeros(2, 1, 8)
+    with pytest.raises(StateError, match=r"env\.materials: ant has none; its physics takes \['joint_q', "):
+        env.step(torch.zeros(2, 8))
