@@ -2,7 +2,7 @@
 
 Open3D's `RaycastingScene` (Embree) finds what each ray hits; light, soft shadows and ambient occlusion are a
 few lines of NumPy. Software OpenGL and Vulkan, the usual headless way, took 3 to 40 s for one picture of this
-size and need a driver; this takes about a second and needs none (docs/decisions/0004-headless-rendering.md).
+size and need a driver; this takes half a second and needs none (docs/decisions/0004-headless-rendering.md).
 """
 
 from __future__ import annotations

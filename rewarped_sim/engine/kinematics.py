@@ -125,7 +125,7 @@ class Anchor:
     """In the body's frame [m]."""
 
 
-def rotation_matrix(quaternion: Quaternion) -> np.ndarray:
+def rotation_matrix(quaternion: Quaternion | np.ndarray) -> np.ndarray:
     """Rotation matrix (3, 3) of a quaternion x y z w, normalised first."""
     x, y, z, w = np.asarray(quaternion, dtype=np.float64) / np.linalg.norm(quaternion)
     return np.array(

@@ -26,8 +26,9 @@ MAX_VIEWED_POINTS = 20_000
 
 
 def cloud_message(scene: Scene, stamp: Time) -> PointCloud2:
-    """Give all particles, in order, as x, y, z: what a camera that sees everything would publish."""
-    return _cloud(np.ascontiguousarray(scene.particles, np.float32), "xyz", scene.frame, stamp)
+    """Give all particles and vertices of soft bodies, in order, as x, y, z: what an all-seeing camera would."""
+    points = np.concatenate([scene.particles, *(surface.vertices for surface in scene.surfaces)])
+    return _cloud(np.ascontiguousarray(points, np.float32), "xyz", scene.frame, stamp)
 
 
 def colored_cloud_message(

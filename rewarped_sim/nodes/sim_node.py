@@ -1,8 +1,8 @@
 """The node `sim_node`: one simulated environment that speaks ROS like a robot with a depth camera.
 
-It publishes clouds and joint states, and moves its joints towards what it is commanded, at most as far in one
-control step as the task allows; where the task's actions are efforts, commands are efforts too, and without one the
-joints are limp. Simulation and callbacks share one thread: between two steps, it listens.
+It publishes joint states and clouds of what is soft, and moves its joints towards what it is commanded, at most as far
+in one control step as the task allows; where the task's actions are efforts, commands are efforts too, and without one
+the joints are limp. Simulation and callbacks share one thread: between two steps, it listens.
 """
 
 from __future__ import annotations
@@ -196,8 +196,9 @@ class SimNode(Node):
         joints = messages.joint_state_message(self._env.joint_names, joint_q, joint_qd, stamp)
         self._joints_publisher.publish(joints)
         self._transforms.publish(scene, stamp)
-        if len(scene.particles):
-            self._cloud_publisher.publish(messages.cloud_message(scene, stamp))
+        cloud = messages.cloud_message(scene, stamp)
+        if cloud.width:
+            self._cloud_publisher.publish(cloud)
         if self._shapes_publisher.get_subscription_count() > 0:
             self._shapes_publisher.publish(messages.shapes_message(scene, stamp))
         if self._clock_publisher is not None:  # last: whose timer it wakes finds the new state

@@ -52,6 +52,17 @@ def test_a_cloud_holds_every_particle_in_order():
     assert values == pytest.approx([v for point in POINTS for v in point])
 
 
+def test_a_cloud_holds_the_vertices_of_soft_bodies_too():
+    skin = SceneSurface(
+        name="jelly",
+        vertices=np.array(POINTS[1:], np.float32),
+        triangles=np.zeros((0, 3), np.int32),
+        color=(1, 0, 0),
+    )
+    cloud = messages.cloud_message(dataclasses.replace(scene(POINTS[:1]), surfaces=(skin,)), STAMP)
+    assert struct.unpack("<9f", bytes(cloud.data)) == pytest.approx([v for point in POINTS for v in point])
+
+
 def test_a_goal_is_a_pose_that_does_not_turn():
     goal = messages.goal_message(np.array([0.5, -0.25, 2.0], np.float32), "table", STAMP)
     assert (goal.header.frame_id, goal.header.stamp) == ("table", STAMP)
