@@ -10,8 +10,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from rewarped_sim.scene import SceneLines, SceneShape, SceneSurface
 
-PLANE_HALF_SIZE_M = 50.0
-"""A plane is drawn as a square this far in every direction: further than any camera of ours looks."""
+PLANE_HALF_SIZE_M = 200.0
+"""A plane is drawn as a square this far in every direction: further than any robot runs in an episode."""
 
 
 @dataclass(frozen=True)
