@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from point_mass import FASTEST, FRICTION, PointMass, expected
+from cubic_spring import FASTEST, FRICTION, PointMass, expected
 
 from rewarped_sim.engine.trajectory import plan_storage
 from rewarped_sim.torch_bridge import Bridge, WindowError
