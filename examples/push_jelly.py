@@ -111,9 +111,9 @@ class PushJelly(Task):
             "joint_q": BALL_START - 0.02 * uniform,
         }
 
-    def control(self, state: State, action: Tensor) -> Tensor:
+    def control(self, state: State, action: Tensor) -> dict[str, Tensor]:
         """Change of the ball's position."""
-        return self._move(state["joint_q"], action)
+        return {"joint_dq": self._move(state["joint_q"], action)}
 
     def observe(self, state: State, action: Tensor) -> dict[str, Tensor]:
         """What the policy sees: the cloud, its centre and the ball."""
