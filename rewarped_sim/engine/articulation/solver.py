@@ -19,7 +19,7 @@ from rewarped_sim.engine.articulation.parameters import ParameterLayout, default
 from rewarped_sim.engine.articulation.shape_contact import ShapePairs
 from rewarped_sim.engine.articulation.step import step_kernels
 from rewarped_sim.engine.articulation.tree import Tree
-from rewarped_sim.engine.articulation.workspace import adjoint_of, make_links, make_worlds
+from rewarped_sim.engine.articulation.workspace import adjoint_of, by_world, make_links, make_worlds
 from rewarped_sim.engine.scalars import FLOAT32, Scalars
 from rewarped_sim.engine.trajectory import CapturedLaunches
 
@@ -133,8 +133,7 @@ class ArticulationSolver:
         )
         self._inertia = step_kernels(scalars).Composite()
         for name, dtype in (("mass", scalars.real), ("first", scalars.vec3), ("second", scalars.mat33)):
-            by_world = wp.zeros((self.num_envs, tree.num_links), dtype=dtype, device=self.device)
-            setattr(self._inertia, name, by_world.transpose())
+            setattr(self._inertia, name, by_world(tree.num_links, self.num_envs, dtype, self.device))
 
     def _record_forward(self, first: int, count: int) -> None:
         step = step_kernels(self.scalars)
