@@ -20,7 +20,7 @@ import warp as wp
 
 from rewarped_sim.engine.articulation.parameters import CONTACT_FIELDS, ParameterLayout
 from rewarped_sim.engine.articulation.tree import Tree
-from rewarped_sim.engine.articulation.workspace import workspace_types
+from rewarped_sim.engine.articulation.workspace import item_of, workspace_types, world_of
 from rewarped_sim.engine.scalars import Scalars
 
 SLIP_SPEED_SQ = 1.0e-6
@@ -109,8 +109,8 @@ def ground_kernel(scalars: Scalars, law: str) -> Any:
         s: Worlds,
     ):
         t = wp.tid()
-        w = first_world + t // count
-        i = t % count
+        w = world_of(t, count, first_world, s.q.shape[1])
+        i = item_of(t, count, s.q.shape[1])
         b = link[i]
         up = vec3(real(0.0), real(0.0), real(1.0))
         x = s.position[b, w] + wp.quat_rotate(s.rotation[b, w], centre[i]) - radius[i] * up

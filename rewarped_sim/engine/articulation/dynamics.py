@@ -22,7 +22,7 @@ from types import SimpleNamespace
 import warp as wp
 
 from rewarped_sim.engine.articulation import tree
-from rewarped_sim.engine.articulation.workspace import workspace_types
+from rewarped_sim.engine.articulation.workspace import item_of, workspace_types, world_of
 from rewarped_sim.engine.scalars import Scalars
 
 FREE = wp.constant(tree.FREE)
@@ -151,8 +151,8 @@ def dynamics_kernels(scalars: Scalars) -> SimpleNamespace:
     def inertial_force(first_world: int, links: Links, s: Worlds):
         """Forces of inertia, I a + v x* I v, about the origin; one thread per link and world."""
         t = wp.tid()
-        w = first_world + t // links.count
-        b = t % links.count
+        w = world_of(t, links.count, first_world, s.q.shape[1])
+        b = item_of(t, links.count, s.q.shape[1])
         moment = vec3()
         push = vec3()
         if links.mass[b] > real(0.0):
@@ -223,8 +223,8 @@ def dynamics_kernels(scalars: Scalars) -> SimpleNamespace:
     def residual(first_world: int, links: Links, s: Worlds):
         """What is left of the equation of motion of each degree of freedom; one thread per dof and world."""
         t = wp.tid()
-        w = first_world + t // links.num_dofs
-        d = t % links.num_dofs
+        w = world_of(t, links.num_dofs, first_world, s.q.shape[1])
+        d = item_of(t, links.num_dofs, s.q.shape[1])
         b = links.dof_link[d]
         damping, stiffness = implicit_gains(links, s, b, d, w)
         qdd = s.qdd[d, w]

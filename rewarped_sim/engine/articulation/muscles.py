@@ -11,7 +11,7 @@ import numpy as np
 import warp as wp
 
 from rewarped_sim.engine.articulation.tree import Tree
-from rewarped_sim.engine.articulation.workspace import workspace_types
+from rewarped_sim.engine.articulation.workspace import item_of, workspace_types, world_of
 from rewarped_sim.engine.scalars import Scalars
 
 
@@ -58,8 +58,8 @@ def muscle_kernel(scalars: Scalars) -> Any:
         s: Worlds,
     ):
         t = wp.tid()
-        w = first_world + t // count
-        i = t % count
+        w = world_of(t, count, first_world, s.q.shape[1])
+        i = item_of(t, count, s.q.shape[1])
         a = links[i][0]
         b = links[i][1]
         xa = s.position[a, w] + wp.quat_rotate(s.rotation[a, w], point_a[i])

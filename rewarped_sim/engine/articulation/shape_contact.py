@@ -30,7 +30,7 @@ from rewarped_sim.engine.articulation.contact import contact_force_function
 from rewarped_sim.engine.articulation.model import Geom
 from rewarped_sim.engine.articulation.parameters import CONTACT_FIELDS, ParameterLayout
 from rewarped_sim.engine.articulation.tree import PlacedGeom, Tree, mean_material
-from rewarped_sim.engine.articulation.workspace import by_world, workspace_types
+from rewarped_sim.engine.articulation.workspace import by_world, item_of, workspace_types, world_of
 from rewarped_sim.engine.kinematics import CAPSULE, SHAPE_KINDS, rotation_matrix
 from rewarped_sim.engine.scalars import Scalars
 
@@ -311,8 +311,8 @@ def pair_kernels(scalars: Scalars, law: str) -> SimpleNamespace:
     def cull(first_world: int, pairs: Pairs, near: wp.array2d(dtype=int), s: Worlds):
         """Mark the pairs whose bounding balls overlap."""
         t = wp.tid()
-        w = first_world + t // pairs.count
-        pair = t % pairs.count
+        w = world_of(t, pairs.count, first_world, s.q.shape[1])
+        pair = item_of(t, pairs.count, s.q.shape[1])
         a = pairs.link[pair, 0]
         b = pairs.link[pair, 1]
         apart = (
@@ -391,10 +391,11 @@ def pair_kernels(scalars: Scalars, law: str) -> SimpleNamespace:
         s: Worlds,
     ):
         t = wp.tid()
-        w = first_world + t // count
-        pair = pair_of[t % count]
+        w = world_of(t, count, first_world, s.q.shape[1])
+        group = item_of(t, count, s.q.shape[1])
+        pair = pair_of[group]
         if near[pair, w] != 0:
-            for i in range(first[t % count], first[t % count + 1]):
+            for i in range(first[group], first[group + 1]):
                 x = into_other(s, pairs, pair, side[i], w, point[i])
                 touch(s, pairs, pair, side[i], w, factors_at, x, real(1.0))
 
@@ -413,10 +414,11 @@ def pair_kernels(scalars: Scalars, law: str) -> SimpleNamespace:
         s: Worlds,
     ):
         t = wp.tid()
-        w = first_world + t // count
-        pair = pair_of[t % count]
+        w = world_of(t, count, first_world, s.q.shape[1])
+        group = item_of(t, count, s.q.shape[1])
+        pair = pair_of[group]
         if near[pair, w] != 0:
-            for i in range(first[t % count], first[t % count + 1]):
+            for i in range(first[group], first[group + 1]):
                 p = into_other(s, pairs, pair, side[i], w, start[i])
                 d = into_other(s, pairs, pair, side[i], w, end[i]) - p
                 half = pairs.half[pair, 1 - side[i]]

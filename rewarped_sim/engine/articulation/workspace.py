@@ -15,6 +15,33 @@ from rewarped_sim.engine.articulation.parameters import ParameterLayout
 from rewarped_sim.engine.articulation.tree import Tree
 from rewarped_sim.engine.scalars import Scalars
 
+_WORLD = """
+#if defined(__CUDA_ARCH__)
+    return thread % num_worlds;
+#else
+    return first_world + thread / count;
+#endif
+"""
+_ITEM = """
+#if defined(__CUDA_ARCH__)
+    return thread / num_worlds;
+#else
+    return thread % count;
+#endif
+"""
+
+
+@wp.func_native(_WORLD)
+def world_of(thread: int, count: int, first_world: int, num_worlds: int) -> int:
+    """World of a thread where every world has `count` items: neighbouring threads take what lies side by side."""
+    ...
+
+
+@wp.func_native(_ITEM)
+def item_of(thread: int, count: int, num_worlds: int) -> int:
+    """Item of a thread, in [0, count)."""
+    ...
+
 
 @cache
 def workspace_types(scalars: Scalars) -> SimpleNamespace:
