@@ -8,6 +8,7 @@ never half a new one.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import os
@@ -21,17 +22,25 @@ from typing import Any
 import torch
 
 from policy_runner.contract import ObsTerm
+from sapo_learner.atomic_file import clear_leftovers, write_atomically
 from sapo_learner.vec_env import VecEnv
 
 FORMAT = 1
 _NAME = re.compile(r"checkpoint_(\d{6,})\.pt")
-_TEMPORARY = ".writing_"
 _TRAILER = re.compile(rb"\nsha256 ([0-9a-f]{64})\n\Z")
 _TRAILER_SIZE = len("\nsha256 \n") + 64
 
 
 class CheckpointError(RuntimeError):
     """A checkpoint cannot be written, or none can be loaded; the message names file and reason."""
+
+
+class NotSavedError(CheckpointError):
+    """A checkpoint cannot be written. Those before it are still there."""
+
+
+class NoCheckpointError(CheckpointError):
+    """There is none yet, not even a broken one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,33 +96,39 @@ def save_checkpoint(
     """Write `checkpoint_<epoch>.pt` and delete all but the newest `keep` ones.
 
     Raises:
-        CheckpointError: the folder or the file cannot be written. Earlier checkpoints are still there.
+        NotSavedError: the folder or the file cannot be written. Earlier checkpoints are still there.
     """
     folder = Path(directory)
     path = folder / f"checkpoint_{epoch:06d}.pt"
+    write_state(path, state, epoch=epoch, header=header)
+    for old in _checkpoints(folder)[keep:]:
+        with contextlib.suppress(OSError):  # it is in nobody's way
+            old.unlink()
+    return path
+
+
+def write_state(path: Path, state: dict[str, Any], *, epoch: int, header: CheckpointHeader) -> None:
+    """Write one file in the format of a checkpoint, under any name. Raises NotSavedError."""
     buffer = io.BytesIO()
     torch.save({"header": header.fields(), "epoch": epoch, "state": state}, buffer)
     digest = hashlib.sha256(buffer.getbuffer()).hexdigest()
     buffer.seek(0, os.SEEK_END)
     buffer.write(f"\nsha256 {digest}\n".encode())
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for leftover in folder.glob(f"{_TEMPORARY}*"):  # of a process that was killed while it wrote
-            leftover.unlink()
-        _write_atomically(path, buffer.getbuffer())
-        for old in _checkpoints(folder)[keep:]:
-            old.unlink()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        clear_leftovers(path.parent)
+        write_atomically(path, buffer.getbuffer())
     except OSError as error:
-        raise CheckpointError(f"{path}: cannot be written: {error.strerror or error}") from error
-    return path
+        raise NotSavedError(f"{path}: cannot be written: {error.strerror or error}") from error
 
 
 def load_latest(directory: str | os.PathLike[str], *, header: CheckpointHeader) -> Restored:
     """Read the newest checkpoint that is whole.
 
     Raises:
-        CheckpointError: there is none, or it is of another task, algorithm, device or size; the first field
-            that differs is named.
+        NoCheckpointError: there is none at all.
+        CheckpointError: all are broken, or the newest whole one is of another task, algorithm, device or size; the
+            first field that differs is named.
     """
     folder = Path(directory)
     broken: list[str] = []
@@ -123,17 +138,60 @@ def load_latest(directory: str | os.PathLike[str], *, header: CheckpointHeader) 
         except CheckpointError as error:
             broken.append(str(error))
             continue
-        _check_header(path, expected=header.fields(), found=content["header"])
-        return Restored(path=path, epoch=content["epoch"], state=content["state"], broken=tuple(broken))
+        return _restored(path, content, header, tuple(broken))
     if broken:
         raise CheckpointError(f"{folder}: no whole checkpoint: {'; '.join(broken)}")
-    raise CheckpointError(f"{folder}: no checkpoint (checkpoint_<epoch>.pt) in it")
+    raise NoCheckpointError(f"{folder}: no checkpoint (checkpoint_<epoch>.pt) in it")
+
+
+def load_checkpoint(path: Path, *, header: CheckpointHeader) -> Restored:
+    """Read this file. Raises CheckpointError where it is broken or does not fit, as `load_latest` does."""
+    return _restored(path, _read(path), header, ())
+
+
+def is_checkpoint_name(name: str) -> bool:
+    """Tell whether a file of this name is a checkpoint."""
+    return _NAME.fullmatch(name) is not None
+
+
+def set_aside_newer(directory: str | os.PathLike[str], *, epoch: int) -> Path | None:
+    """Move checkpoints of later epochs to a new folder `aside_<n>` beside them, and return it; None: there are none.
+
+    A run that goes back to `epoch` would otherwise take them for its own newest ones. The newest goes first: whenever
+    this is cut short, the newest that is left is one of the run as it was. Raises CheckpointError.
+    """
+    folder = Path(directory)
+    newer = [path for path in _checkpoints(folder) if _epoch(path) > epoch]
+    if not newer:
+        return None
+    number = 1
+    while (aside := folder / f"aside_{number}").exists():
+        number += 1
+    try:
+        aside.mkdir()
+        for path in newer:
+            path.rename(aside / path.name)
+    except OSError as error:
+        raise CheckpointError(f"{aside}: cannot be written: {error.strerror or error}") from error
+    return aside
 
 
 def _checkpoints(folder: Path) -> list[Path]:
     """List all checkpoints, the newest first."""
-    found = [(int(match[1]), path) for path in folder.glob("*.pt") if (match := _NAME.fullmatch(path.name))]
-    return [path for _, path in sorted(found, reverse=True)]
+    return sorted(
+        filter(lambda path: is_checkpoint_name(path.name), folder.glob("*.pt")), key=_epoch, reverse=True
+    )
+
+
+def _epoch(path: Path) -> int:
+    return int(path.stem.removeprefix("checkpoint_"))
+
+
+def _restored(
+    path: Path, content: dict[str, Any], header: CheckpointHeader, broken: tuple[str, ...]
+) -> Restored:
+    _check_header(path, expected=header.fields(), found=content["header"])
+    return Restored(path=path, epoch=content["epoch"], state=content["state"], broken=broken)
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -158,21 +216,3 @@ def _check_header(path: Path, *, expected: dict[str, Any], found: dict[str, Any]
     for name, value in expected.items():
         if found.get(name) != value:
             raise CheckpointError(f"{path}: {name}: expected {value!r}, got {found.get(name)!r}")
-
-
-def _write_atomically(path: Path, data: memoryview) -> None:
-    temporary = path.with_name(_TEMPORARY + path.name)
-    try:
-        with temporary.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except OSError:
-        temporary.unlink(missing_ok=True)
-        raise
-    descriptor = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)  # the new name itself must survive a power cut
-    finally:
-        os.close(descriptor)
