@@ -8,7 +8,6 @@ from typing import Any
 
 from rewarped_sim.env import Env
 from sapo_learner.evaluate import evaluate
-from sapo_learner.policy import SquashedNormalPolicy
 
 
 class BestPolicy:
@@ -21,7 +20,7 @@ class BestPolicy:
         """Of the best policy; -1 before the first trial."""
         self.mean_return = -math.inf
 
-    def try_out(self, policy: SquashedNormalPolicy, epoch: int) -> float:
+    def try_out(self, policy: Any, epoch: int) -> float:
         """Run one episode in every env; returns the mean return, and keeps the policy if none was better."""
         earned = evaluate(self._env, policy).mean
         if earned > self.mean_return:
@@ -29,7 +28,7 @@ class BestPolicy:
             self._weights = copy.deepcopy(policy.state_dict())
         return earned
 
-    def take(self, policy: SquashedNormalPolicy) -> SquashedNormalPolicy:
+    def take(self, policy: Any) -> Any:
         """The best policy, as a copy of `policy` with its weights; `policy` itself before the first trial."""
         if self.epoch < 0:
             return policy

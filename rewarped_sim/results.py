@@ -6,14 +6,18 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 
+from policy_runner.contract import PolicyContract
 from rewarped_sim.env import Env
 from rewarped_sim.plot import write_learning_curve
 from rewarped_sim.video import Recording
 from rewarped_sim.watched_env import WatchedEnv
-from sapo_learner.evaluate import EvalResult, Policy, Zero, evaluate
+from sapo_learner.evaluate import EvalResult, Zero, evaluate
 from sapo_learner.metrics import read_metrics
+from sapo_learner.policy import Policy
+from sapo_learner.trajopt import OpenLoop
 from sapo_learner.vec_env import Obs, StepResult
 
 
@@ -103,3 +107,16 @@ def sample_observations(env: Env, policy: Policy, *, count: int = 256) -> Obs:
         seen.append(obs)
         obs = env.step(policy.act(obs, deterministic=True)).obs
     return {name: torch.cat([one[name] for one in seen]) for name in obs}
+
+
+def save_actions(path: Path, policy: OpenLoop, contract: PolicyContract) -> Path:
+    """Write an open-loop sequence, `actions` (T, d), and what they mean; no policy runner takes it."""
+    np.savez(
+        path,
+        actions=policy.actions.detach().cpu().numpy(),
+        joint_names=np.array(contract.action.joint_names),
+        mode=contract.action.mode,
+        scale=np.array(contract.action.scale),
+        control_dt_s=contract.control_dt_s,
+    )
+    return path

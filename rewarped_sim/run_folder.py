@@ -111,4 +111,4 @@ def _unused_folder(config: TrainConfig) -> Path:
 
 
 def _default_folder(config: TrainConfig) -> Path:
-    return Path("runs") / f"{config.task}_{config.algo}_{config.seed}"
+    return Path("runs") / f"{config.task}_{config.algo.replace('/', '-')}_{config.seed}"

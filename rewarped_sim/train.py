@@ -33,18 +33,20 @@ from rewarped_sim.results import (
     compare_with_do_nothing,
     draw_learning_curve,
     sample_observations,
+    save_actions,
 )
 from rewarped_sim.run_control import NoObserver, RunControl, RunObserver, RunState, RunStatus
 from rewarped_sim.run_folder import RunFolder, open_run_folder
-from rewarped_sim.train_config import ALGORITHMS, DEFAULT_TASK, TrainConfig, read_train_config
+from rewarped_sim.train_config import DEFAULT_TASK, TrainConfig, read_train_config
 from rewarped_sim.video import write_video
 from rewarped_sim.watched_env import WatchedEnv
+from sapo_learner.algorithms import ALGORITHMS, NAMES, Algorithm, split_name
 from sapo_learner.checkpoint import CheckpointError, CheckpointHeader, load_latest, save_checkpoint
 from sapo_learner.export import ExportError, export_bundle
+from sapo_learner.learner import Interrupted, TrainingDiverged
 from sapo_learner.metrics import MetricsLogger
-from sapo_learner.policy import SquashedNormalPolicy
 from sapo_learner.progress import Progress
-from sapo_learner.sapo import Interrupted, Sapo, SapoConfig, TrainingDiverged
+from sapo_learner.trajopt import OpenLoop
 
 log = logging.getLogger("rewarped_sim.train")
 
@@ -86,13 +88,16 @@ def train(
         ConfigError, UnknownTaskError, CheckpointError, DeviceError: before anything is built or overwritten.
         TrainingDiverged: the gradients were not finite for too long; a checkpoint is saved.
     """
-    algo_config = configure(SapoConfig(), dict(config.algo_options), config.algo)
+    algorithm = ALGORITHMS[split_name(config.algo)[0]]
+    algo_config = configure(algorithm.config(), dict(config.algo_options), config.algo)
     configure(find(config.task).config, dict(config.task_options), config.task)
     device = _resolve(config.device)
     # The optimisers' moments of idle weights decay into denormal numbers, on which a CPU is 15 times slower.
     torch.set_flush_denormal(True)
     folder = open_run_folder(config)
-    run = _Run(config, algo_config, device, folder, observer or NoObserver(), control or RunControl())
+    run = _Run(
+        config, algorithm, algo_config, device, folder, observer or NoObserver(), control or RunControl()
+    )
     try:
         return run.carry_out()
     except Exception as error:
@@ -108,7 +113,8 @@ class _Run:
     def __init__(
         self,
         config: TrainConfig,
-        algo_config: SapoConfig,
+        algorithm: Algorithm,
+        algo_config: Any,
         device: str,
         folder: RunFolder,
         observer: RunObserver,
@@ -137,10 +143,11 @@ class _Run:
             device=device,
             seed=config.seed,
             horizon=algo_config.horizon,
+            requires_grad=algorithm.differentiates,
             **config.task_options,
         )
         log.info("device %s; %s", device, self._env.memory_report())
-        self._learner = Sapo(
+        self._learner = algorithm.learner(
             WatchedEnv(self._env, lambda env, _: observer.on_step(env)),
             algo_config,
             seed=config.seed,
@@ -210,14 +217,14 @@ class _Run:
             eta_s=(epochs - learner.epoch) * took_s,
             episode_return=metrics["return"],
             episode_length=metrics["episode_length"],
-            actor_loss=-metrics["actor/objective"],
-            value_loss=metrics["critic/loss"],
-            alpha=metrics["temperature"],
-            entropy=metrics["entropy"] / self._env.action_dim,
+            actor_loss=-metrics.get("actor/objective", math.nan),
+            value_loss=metrics.get("critic/loss", math.nan),
+            alpha=metrics.get("temperature", math.nan),
+            entropy=metrics.get("entropy", math.nan) / self._env.action_dim,
             actor_grad_norm=metrics["actor/grad_norm"],
             nonfinite_envs=status.nonfinite_envs + round(metrics["nonfinite"]),
             skipped_updates=status.skipped_updates
-            + round(metrics["actor/skipped"] + metrics["critic/skipped"]),
+            + round(metrics["actor/skipped"] + metrics.get("critic/skipped", 0.0)),
         )
         self._try_out()
         if learner.epoch % self._config.checkpoint_every == 0:
@@ -233,7 +240,7 @@ class _Run:
         earned = self._best.try_out(self._learner.policy, epoch)
         log.info("epoch %d: a trial earns %.2f, the best one %.2f", epoch, earned, self._best.mean_return)
 
-    def _chosen_policy(self) -> SquashedNormalPolicy:
+    def _chosen_policy(self) -> Any:
         """The best policy tried, or the present one where none is tried."""
         policy = self._learner.policy
         return policy if self._best is None else self._best.take(policy)
@@ -317,7 +324,7 @@ class _Run:
         )
 
     def _export(self) -> Path:
-        config, learner, policy = self._config, self._learner, self._chosen_policy()
+        config, learner, policy, folder = self._config, self._learner, self._chosen_policy(), self._folder
         contract = self._env.contract(
             policy_name=f"{config.task}-{config.algo}-{config.seed}",
             train={
@@ -331,8 +338,12 @@ class _Run:
                 "versions": {name: importlib.metadata.version(name) for name in ("torch", "warp-lang")},
             },
         )
+        if isinstance(policy, OpenLoop):
+            path = save_actions(folder.path / "actions.npz", policy, contract)
+            log.info("open-loop actions: %s (no policy, so there is no bundle)", path)
+            return path
         observations = sample_observations(self._forward_env(EVALUATION_SEED_OFFSET), policy)
-        bundle = export_bundle(policy, contract, observations, self._folder.bundle)
+        bundle = export_bundle(policy, contract, observations, folder.bundle)
         log.info("policy bundle: %s", bundle)
         return bundle
 
@@ -419,7 +430,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("--task", help=f"one of {', '.join(task_names())} (default: {DEFAULT_TASK})")
-    add("--algo", help=f"one of {', '.join(ALGORITHMS)} (default: sapo)")
+    add("--algo", help=f"one of {', '.join(NAMES)} (default: sapo)")
     add("--num-envs", type=int, help="environments simulated side by side (default: the task's own number)")
     add("--seed", type=int, help="of every random number generator (default: 0)")
     add("--device", help="auto, cpu, cuda or cuda:N (default: auto, which is cuda where there is one)")
@@ -432,7 +443,7 @@ def _parser() -> argparse.ArgumentParser:
         default="",
         help="continue the newest run, or the one in this folder",
     )
-    add("--config", default="", help="YAML file of differences with sections run, task and sapo")
+    add("--config", default="", help="YAML file of differences with sections run, task and one per algorithm")
     add("--checkpoint-every", type=int, help="epochs between checkpoints")
     add("--eval-episodes", type=int, help="episodes of the comparison with do-nothing")
     add("--no-video", dest="video", action="store_false", default=None, help="leave the video out")

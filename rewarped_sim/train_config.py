@@ -12,8 +12,8 @@ import yaml
 from rewarped_sim.registry import ConfigError, configure, find, unknown
 from rewarped_sim.run_folder import CONFIG_FILE, find_run
 from rewarped_sim.share import find_share_file
+from sapo_learner.algorithms import ALGORITHMS, NAMES, split_name
 
-ALGORITHMS = ("sapo",)
 DEFAULT_TASK = "rolling_flat_small"
 
 
@@ -24,7 +24,7 @@ class TrainConfig:
     task: str = DEFAULT_TASK
     """Registered name of the task."""
     algo: str = "sapo"
-    """Learning algorithm: sapo."""
+    """Learning algorithm, or a variation of one: see `sapo_learner.algorithms`."""
     num_envs: int = 0
     """Environments simulated side by side; 0 means the task's own number for a CPU."""
     seed: int = 0
@@ -53,8 +53,8 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         entry = find(self.task)
-        if self.algo not in ALGORITHMS:
-            raise ConfigError(unknown("algo", self.algo, list(ALGORITHMS)))
+        if self.algo not in NAMES:
+            raise ConfigError(unknown("algo", self.algo, list(NAMES)))
         if self.num_envs == 0:
             object.__setattr__(self, "num_envs", entry.num_envs)
         for name in ("num_envs", "epochs", "checkpoint_every", "eval_episodes"):
@@ -74,7 +74,7 @@ class TrainConfig:
         sections = {
             "run": run,
             "task": dict(run.pop("task_options")),
-            self.algo: dict(run.pop("algo_options")),
+            split_name(self.algo)[0]: dict(run.pop("algo_options")),
         }
         for name in ("out_dir", "resume"):  # where this run went says nothing about the next one
             del run[name]
@@ -82,7 +82,7 @@ class TrainConfig:
 
 
 def read_train_config(values: Mapping[str, Any], *, config_path: str = "", resume: str = "") -> TrainConfig:
-    """Combine, later over earlier: the defaults, config/train/<task>.yaml, the user's file, the values given.
+    """Combine, later over earlier: defaults, config/train/<task>.yaml, variation of `algo`, user's file, values.
 
     values: fields of TrainConfig by name; empty text and 0 for num_envs and epochs mean "not given".
     resume: empty or false starts afresh; true or latest continues the run in out_dir, or where none is given
@@ -95,7 +95,7 @@ def read_train_config(values: Mapping[str, Any], *, config_path: str = "", resum
     task = given.get("task") or user.get("run", {}).get("task") or DEFAULT_TASK
     find(task)  # before a file is looked for under its name
     preset_path = find_share_file(f"config/train/{task}.yaml")
-    layers = [_read_sections(preset_path)] if preset_path else []
+    layers = [_read_sections(preset_path) if preset_path else {}]
     layers += [user, {"run": given}]
     run = _merge(layers, "run")
     if resume.lower() not in ("", "false"):
@@ -104,7 +104,8 @@ def read_train_config(values: Mapping[str, Any], *, config_path: str = "", resum
         run = _merge(layers, "run") | {"out_dir": str(folder), "resume": True}
     run.setdefault("num_envs", find(run.get("task", DEFAULT_TASK)).num_envs)
     run["task_options"] = _merge(layers, "task")
-    run["algo_options"] = _merge(layers, run.get("algo", TrainConfig.algo))
+    family, variation = split_name(run.get("algo", TrainConfig.algo))
+    run["algo_options"] = _merge([layers[0], {family: dict(variation)}, *layers[1:]], family)
     return configure(TrainConfig(), run, "run")
 
 

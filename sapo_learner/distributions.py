@@ -1,4 +1,4 @@
-"""A Normal squashed into (-1, 1) by tanh."""
+"""Distributions of actions: a Normal squashed into (-1, 1) by tanh, and one that is merely clipped."""
 
 from __future__ import annotations
 
@@ -49,6 +49,40 @@ class SquashedNormal(NamedTuple):
         entropy is at most ln 2, that of the uniform distribution.
         """
         return -self.log_prob(self.pre_tanh(noise)).mean(dim=0)
+
+
+class BoundedNormal(NamedTuple):
+    """The distribution N(mean, std^2), independent in each of the d dimensions; the env clips what is beyond +-1."""
+
+    mean: Tensor
+    """(..., d), within (-1, 1)."""
+    std: Tensor
+    """(..., d)."""
+
+    def sample(self, noise: Tensor) -> Tensor:
+        """Turn standard normal `noise` (..., d) into unclipped actions; gradients flow to mean and std."""
+        return self.mean + self.std * noise
+
+    def mode(self) -> Tensor:
+        """Return the deterministic action, (..., d)."""
+        return self.mean
+
+    def log_prob(self, action: Tensor) -> Tensor:
+        """Return the log density of an unclipped action (..., d), summed over d."""
+        noise = (action - self.mean) / self.std
+        return (-0.5 * noise.square() - self.std.log() - _HALF_LOG_2PI).sum(dim=-1)
+
+    def entropy(self) -> Tensor:
+        """Return the entropy [nat] of the unclipped distribution, (...,)."""
+        return (self.std.log() + _HALF_LOG_2PI + 0.5).sum(dim=-1)
+
+    def kl_from(self, old: BoundedNormal) -> Tensor:
+        """Return the divergence KL(old | self) [nat], (...,)."""
+        squares = old.std.square() + (old.mean - self.mean).square()
+        return ((self.std / old.std).log() + squares / (2.0 * self.std.square()) - 0.5).sum(dim=-1)
+
+
+Distribution = SquashedNormal | BoundedNormal
 
 
 def log_tanh_slope(u: Tensor) -> Tensor:

@@ -4,20 +4,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Protocol
 
 import torch
 from torch import Generator, Tensor
 
+from sapo_learner.policy import Policy
 from sapo_learner.vec_env import Obs, VecEnv
-
-
-class Policy(Protocol):
-    """Anything that acts."""
-
-    def act(self, obs: Obs, deterministic: bool) -> Tensor:
-        """Return actions in [-1, 1], (num_envs, action_dim)."""
-        ...
 
 
 class Zero:
@@ -30,6 +22,9 @@ class Zero:
         """Return zeros, (num_envs, action_dim)."""
         first = next(iter(obs.values()))
         return torch.zeros(len(first), self.action_dim, device=first.device)
+
+    def begin(self, started: Tensor) -> None:
+        """Nothing is remembered from one step to the next."""
 
 
 class Random:
@@ -45,6 +40,9 @@ class Random:
         actions = torch.empty(len(first), self.action_dim)
         actions.uniform_(-1.0, 1.0, generator=self._generator)
         return actions.to(first.device)
+
+    def begin(self, started: Tensor) -> None:
+        """Nothing is remembered from one step to the next."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,11 +90,14 @@ def _run_episodes(env: VecEnv, policy: Policy, episodes_per_env: int, determinis
     lengths = torch.zeros(episodes_per_env, env.num_envs, dtype=torch.int64)
     episode = torch.zeros(env.num_envs, dtype=torch.int64)
     obs = env.reset()
+    policy.begin(torch.ones(env.num_envs, dtype=torch.bool, device=env.device))
     while (running := episode < episodes_per_env).any():
         step = env.step(policy.act(obs, deterministic))
         obs = step.obs
         envs = running.nonzero().squeeze(-1)
         returns[episode[envs], envs] += step.reward.cpu().double()[envs]
         lengths[episode[envs], envs] += 1
-        episode += (step.terminated | step.truncated).cpu()
+        done = step.terminated | step.truncated
+        policy.begin(done)
+        episode += done.cpu()
     return EvalResult(returns=returns, lengths=lengths)

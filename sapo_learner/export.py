@@ -40,9 +40,9 @@ from policy_runner.bundle import (
     load_bundle,
 )
 from policy_runner.contract import PolicyContract
-from sapo_learner.distributions import SquashedNormal, standard_normal
+from sapo_learner.distributions import standard_normal
 from sapo_learner.network_input import NetworkInput, ObsLayout
-from sapo_learner.policy import SquashedNormalPolicy
+from sapo_learner.policy import GaussianPolicy
 from sapo_learner.vec_env import Obs
 
 FEATURES = "features"
@@ -58,7 +58,7 @@ class ExportError(RuntimeError):
 
 
 def export_bundle(
-    policy: SquashedNormalPolicy, contract: PolicyContract, observations: Obs, out_dir: str | os.PathLike[str]
+    policy: GaussianPolicy, contract: PolicyContract, observations: Obs, out_dir: str | os.PathLike[str]
 ) -> Path:
     """Write the bundle of `policy` to the folder `out_dir` and return its path.
 
@@ -95,7 +95,7 @@ def export_bundle(
     return folder
 
 
-def _check_contract(policy: SquashedNormalPolicy, contract: PolicyContract) -> None:
+def _check_contract(policy: GaussianPolicy, contract: PolicyContract) -> None:
     taken = [(term.name, term.shape) for term in policy.layout.terms]
     terms = [(term.name, term.shape) for term in (*contract.state_terms, *contract.cloud_terms)]
     if terms != taken:
@@ -112,7 +112,7 @@ def _check_contract(policy: SquashedNormalPolicy, contract: PolicyContract) -> N
 class _Encoder(nn.Module):
     """From an observation to features."""
 
-    def __init__(self, policy: SquashedNormalPolicy) -> None:
+    def __init__(self, policy: GaussianPolicy) -> None:
         super().__init__()
         self.normalizer = policy.normalizer
         self.encoder = policy.encoder
@@ -124,18 +124,18 @@ class _Encoder(nn.Module):
 class _Actor(nn.Module):
     """From features to the deterministic action."""
 
-    def __init__(self, policy: SquashedNormalPolicy) -> None:
+    def __init__(self, policy: GaussianPolicy) -> None:
         super().__init__()
         self.head = policy.head
 
     def forward(self, features: Tensor) -> Tensor:
-        return SquashedNormal(*self.head(features)).mode()
+        return self.head(features).mode()
 
 
 class _Network(nn.Module):
     """From an observation to the deterministic action."""
 
-    def __init__(self, policy: SquashedNormalPolicy) -> None:
+    def __init__(self, policy: GaussianPolicy) -> None:
         super().__init__()
         self.encoder = _Encoder(policy)
         self.actor = _Actor(policy)

@@ -1,19 +1,45 @@
-"""The perceptrons of SAPO: Linear, LayerNorm and SiLU, with orthogonal weights of gain 1 and zero biases.
+"""Perceptrons of Linear, LayerNorm and an activation, with orthogonal weights and zero biases.
 
-The gain matters: with sqrt(2) the first policies are more saturated and start with a much lower entropy.
 Weights are drawn on the CPU from the generator given, so that a seed means the same network on every device.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import pairwise
+from typing import Literal
 
 import torch
 from torch import Generator, Tensor, nn
 
-LOG_STD_MIN = -5.0
-LOG_STD_MAX = 2.0
+Activation = Literal["silu", "elu"]
+ACTIVATIONS: tuple[Activation, ...] = ("silu", "elu")
+
+
+@dataclass(frozen=True)
+class Style:
+    """How the layers of a network are made."""
+
+    activation: Activation = "silu"
+    """After each norm."""
+    gain: float = 1.0
+    """Of the orthogonal weights. With sqrt(2) the first policies are more saturated and of much lower entropy."""
+
+    def layers(self, size_in: int, size_out: int, generator: Generator) -> list[nn.Module]:
+        """Return one block: Linear, LayerNorm, activation."""
+        return [
+            linear(size_in, size_out, generator, gain=self.gain),
+            nn.LayerNorm(size_out),
+            self.activation_layer(),
+        ]
+
+    def activation_layer(self) -> nn.Module:
+        """Return a new layer of the activation."""
+        return nn.SiLU() if self.activation == "silu" else nn.ELU()
+
+
+SILU = Style()
 
 
 def linear(size_in: int, size_out: int, generator: Generator, *, gain: float = 1.0) -> nn.Linear:
@@ -24,41 +50,20 @@ def linear(size_in: int, size_out: int, generator: Generator, *, gain: float = 1
     return layer
 
 
-def trunk(sizes: Sequence[int], generator: Generator) -> nn.Sequential:
-    """Make blocks of Linear, LayerNorm and SiLU from sizes[0] inputs to sizes[-1] outputs."""
-    blocks: list[nn.Module] = []
-    for size_in, size_out in pairwise(sizes):
-        blocks += [linear(size_in, size_out, generator), nn.LayerNorm(size_out), nn.SiLU()]
-    return nn.Sequential(*blocks)
-
-
-class ActorHead(nn.Module):
-    """From features to the mean and the logarithm of the standard deviation of an unsquashed Normal.
-
-    gain: of both last layers. A small one makes a first policy of mean 0 and standard deviation 1, whatever it sees.
-    """
-
-    def __init__(
-        self, size_in: int, hidden: Sequence[int], action_dim: int, generator: Generator, *, gain: float = 1.0
-    ) -> None:
-        super().__init__()
-        sizes = [size_in, *hidden]
-        self.trunk = trunk(sizes, generator)
-        self.mean = linear(sizes[-1], action_dim, generator, gain=gain)
-        self.log_std = linear(sizes[-1], action_dim, generator, gain=gain)
-
-    def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        """Return mean and log std, (B, action_dim) each; outside of [-5, 2] the log std has no gradient."""
-        hidden = self.trunk(features)
-        return self.mean(hidden), self.log_std(hidden).clamp(LOG_STD_MIN, LOG_STD_MAX)
+def trunk(sizes: Sequence[int], generator: Generator, style: Style = SILU) -> nn.Sequential:
+    """Make blocks of Linear, LayerNorm and activation from sizes[0] inputs to sizes[-1] outputs."""
+    blocks = [style.layers(size_in, size_out, generator) for size_in, size_out in pairwise(sizes)]
+    return nn.Sequential(*(layer for block in blocks for layer in block))
 
 
 class StackedLinear(nn.Module):
     """Independent linear layers, computed as one batched product. weight: (C, in, out), bias: (C, 1, out)."""
 
-    def __init__(self, count: int, size_in: int, size_out: int, generator: Generator) -> None:
+    def __init__(
+        self, count: int, size_in: int, size_out: int, generator: Generator, *, gain: float = 1.0
+    ) -> None:
         super().__init__()
-        layers = [linear(size_in, size_out, generator) for _ in range(count)]
+        layers = [linear(size_in, size_out, generator, gain=gain) for _ in range(count)]
         self.weight = nn.Parameter(torch.stack([layer.weight.detach().T for layer in layers]))
         self.bias = nn.Parameter(torch.zeros(count, 1, size_out))
 
@@ -83,18 +88,25 @@ class StackedLayerNorm(nn.Module):
 class StackedCritics(nn.Module):
     """Independent value networks on the same features, as one network with stacked weights."""
 
-    def __init__(self, count: int, size_in: int, hidden: Sequence[int], generator: Generator) -> None:
+    def __init__(
+        self,
+        count: int,
+        size_in: int,
+        hidden: Sequence[int],
+        generator: Generator,
+        style: Style = SILU,
+    ) -> None:
         super().__init__()
         self.count = count
         sizes = [size_in, *hidden]
         blocks: list[nn.Module] = []
         for block_in, block_out in pairwise(sizes):
             blocks += [
-                StackedLinear(count, block_in, block_out, generator),
+                StackedLinear(count, block_in, block_out, generator, gain=style.gain),
                 StackedLayerNorm(count, block_out),
-                nn.SiLU(),
+                style.activation_layer(),
             ]
-        self.layers = nn.Sequential(*blocks, StackedLinear(count, sizes[-1], 1, generator))
+        self.layers = nn.Sequential(*blocks, StackedLinear(count, sizes[-1], 1, generator, gain=style.gain))
 
     def forward(self, features: Tensor) -> Tensor:
         """Return the values, (C, B). features: (B, size_in)."""

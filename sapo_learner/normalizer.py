@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 
@@ -22,8 +24,10 @@ class StateNormalizer(nn.Module):
     shift: Tensor
     scale: Tensor
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, size: int, *, clip: float = math.inf) -> None:
+        """clip: what is beyond +-clip after normalisation is cut off, without gradient."""
         super().__init__()
+        self.clip = clip
         self.register_buffer("mean", torch.zeros(size, dtype=torch.float64))
         self.register_buffer("variance", torch.ones(size, dtype=torch.float64))
         self.register_buffer("count", torch.ones((), dtype=torch.float64))
@@ -31,8 +35,9 @@ class StateNormalizer(nn.Module):
         self.register_buffer("scale", torch.ones(size))
 
     def forward(self, state: Tensor) -> Tensor:
-        """Return (state - mean) / sqrt(variance + 1e-5), unclipped; at first, the state as it is."""
-        return (state - self.shift) * self.scale
+        """Return (state - mean) / sqrt(variance + 1e-5); at first, the state as it is."""
+        normalized = (state - self.shift) * self.scale
+        return normalized if self.clip == math.inf else normalized.clamp(-self.clip, self.clip)
 
     @torch.no_grad()
     def update(self, batches: Tensor) -> None:

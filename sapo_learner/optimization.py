@@ -1,4 +1,4 @@
-"""AdamW as SAPO uses it: weight matrices decay, one clip over everything, no step on a broken gradient."""
+"""AdamW: weight matrices decay, one clip over everything, no step on a broken gradient."""
 
 from __future__ import annotations
 
@@ -35,6 +35,23 @@ def step_clipped(optimizer: AdamW, *, max_norm: float) -> Tensor:
     setattr(optimizer, "found_inf", (~norm.isfinite()).float())  # noqa: B010 (AdamW does not declare it)
     optimizer.step()
     return norm
+
+
+def ascend(optimizer: AdamW, objective: Tensor, *, max_norm: float) -> dict[str, Tensor]:
+    """Step up the gradient of an objective, clipped; returns the actor's metrics, on the device."""
+    optimizer.zero_grad()
+    (-objective).backward(inputs=parameters_of(optimizer))
+    norm = step_clipped(optimizer, max_norm=max_norm)
+    return {
+        "actor/objective": objective.detach(),
+        "actor/grad_norm": norm,
+        "actor/skipped": ~norm.isfinite(),
+    }
+
+
+def linear(first: float, last: float, progress: float) -> float:
+    """Return a learning rate between `first` at progress 0 and `last` at progress 1."""
+    return first + (last - first) * progress
 
 
 def set_learning_rate(optimizer: AdamW, learning_rate: float) -> None:

@@ -8,16 +8,14 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from sapo_learner.distributions import SquashedNormal
+from sapo_learner.learner import Interrupted
 from sapo_learner.network_input import NetworkInput, stack
-from sapo_learner.policy import SquashedNormalPolicy
+from sapo_learner.policy import GaussianPolicy
 from sapo_learner.vec_env import Obs, VecEnv
 
 MAX_OBSERVATION = 1e6
 """A terminal observation with a larger entry has no value worth bootstrapping from."""
-
-
-class Interrupted(Exception):  # noqa: N818 (asked for by the caller, so not an error)
-    """An update was stopped at the caller's wish; the learner and its env are as they were before it."""
 
 
 class Window(NamedTuple):
@@ -31,8 +29,8 @@ class Window(NamedTuple):
     """(H + 1, N, state_size) raw states: at the start, then after each step and any reset. No gradient."""
     reward: Tensor
     """(H, N)."""
-    entropy: Tensor
-    """(H, N) estimates of the policy's entropy [nat]."""
+    entropy: Tensor | None
+    """(H, N) estimates of the policy's entropy [nat], where they were asked for."""
     done: Tensor
     """(H, N) bool: the episode ended with this step."""
     has_value: Tensor
@@ -43,16 +41,17 @@ class Window(NamedTuple):
 
 def roll_out(
     env: VecEnv,
-    policy: SquashedNormalPolicy,
+    policy: GaussianPolicy,
     *,
     action_noise: Tensor,
-    entropy_noise: Tensor,
+    entropy_noise: Tensor | None = None,
     should_stop: Callable[[], bool],
 ) -> Window:
     """Start a new window where the env stands, and act in it. Nothing but the env changes.
 
-    action_noise: (H, N, d), entropy_noise: (H, samples, N, d), both standard normal. Nothing in
-    the loop waits for the device: dones are masks, and what is needed of them is read afterwards.
+    action_noise: (H, N, d), standard normal. entropy_noise: (H, samples, N, d), the same, to estimate the entropy
+    of a squashed policy. Nothing in the loop waits for the device: dones are masks, and what is needed of them
+    is read afterwards.
 
     Raises:
         Interrupted: `should_stop()`, asked before every step, turned true.
@@ -67,7 +66,9 @@ def roll_out(
         step = env.step(distribution.sample(action_noise[t]))
         obs = step.obs
         inputs.append(normalized.map(Tensor.detach))
-        entropies.append(distribution.entropy(entropy_noise[t]))
+        if entropy_noise is not None:
+            assert isinstance(distribution, SquashedNormal)
+            entropies.append(distribution.entropy(entropy_noise[t]))
         states.append(policy.layout.pack(obs).state.detach())
         steps.append(step)
 
@@ -79,7 +80,7 @@ def roll_out(
         terminal=stack([policy.normalize(step.terminal_obs) for step in steps]),
         states=torch.stack(states),
         reward=torch.stack([step.reward for step in steps]),
-        entropy=torch.stack(entropies),
+        entropy=torch.stack(entropies) if entropies else None,
         done=terminated | truncated,
         # a failure in the very last step of an episode counts as reaching its time limit
         has_value=(truncated | ~terminated) & sane,

@@ -9,6 +9,9 @@ class PushRight:
     def act(self, obs, deterministic):
         return torch.ones(len(obs["x"]), 1)
 
+    def begin(self, started):
+        pass
+
 
 def test_returns_are_sums_of_rewards_over_whole_episodes():
     env = PointMass(max_episode_steps=7, start=torch.tensor([0.5, -1.0]))

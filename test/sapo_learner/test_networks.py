@@ -1,7 +1,7 @@
 import torch
 from torch import nn
 
-from sapo_learner.networks import ActorHead, StackedCritics, linear, trunk
+from sapo_learner.networks import StackedCritics, linear, trunk
 
 
 def generator() -> torch.Generator:
@@ -56,26 +56,7 @@ def test_the_trunk_is_linear_then_norm_then_silu():
     assert kinds == [nn.Linear, nn.LayerNorm, nn.SiLU] * 2
 
 
-def test_log_standard_deviations_are_clamped_hard_and_without_gradient_beyond():
-    head = ActorHead(1, [], 3, generator())
-    head.log_std.bias.data.copy_(torch.tensor([-9.0, 0.0, 5.0]))
-    _, log_std = head(torch.zeros(1, 1))
-    log_std.sum().backward()
-    assert log_std.tolist() == [[-5.0, 0.0, 2.0]]
-    assert head.log_std.bias.grad.tolist() == [0.0, 1.0, 0.0]
-
-
-def test_a_head_of_small_gain_prefers_nothing_at_first():
-    features = torch.randn(100, 8, generator=generator())
-    mean, log_std = ActorHead(8, [16], 3, generator(), gain=0.01)(features)
-    assert mean.abs().max() < 0.05
-    assert log_std.abs().max() < 0.05
-    mean, _ = ActorHead(8, [16], 3, generator())(features)
-    assert mean.abs().max() > 0.5
-
-
 def test_making_networks_draws_nothing_from_the_global_generator():
     before = torch.random.get_rng_state()
-    ActorHead(4, [8], 2, generator())
     StackedCritics(2, 4, [8], generator())
     assert torch.equal(before, torch.random.get_rng_state())

@@ -3,13 +3,14 @@ import torch
 from point_mass import PointMass
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from sapo_learner.policy import SquashedNormalPolicy
-from sapo_learner.rollout import Interrupted, Window, roll_out
+from sapo_learner.learner import Interrupted
+from sapo_learner.policy import GaussianPolicy, make_policy
+from sapo_learner.rollout import Window, roll_out
 
 
-def make_policy(env: PointMass) -> SquashedNormalPolicy:
+def policy_for(env: PointMass) -> GaussianPolicy:
     weights, samples = torch.Generator().manual_seed(1), torch.Generator().manual_seed(2)
-    return SquashedNormalPolicy(
+    return make_policy(
         env.obs_spec, env.action_dim, hidden=(16,), pool="mean", weights=weights, samples=samples
     )
 
@@ -17,7 +18,7 @@ def make_policy(env: PointMass) -> SquashedNormalPolicy:
 def act(env: PointMass, action_noise, should_stop=lambda: False) -> Window:
     entropy_noise = torch.zeros(len(action_noise), 1, env.num_envs, 1)
     return roll_out(
-        env, make_policy(env), action_noise=action_noise, entropy_noise=entropy_noise, should_stop=should_stop
+        env, policy_for(env), action_noise=action_noise, entropy_noise=entropy_noise, should_stop=should_stop
     )
 
 

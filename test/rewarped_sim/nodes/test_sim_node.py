@@ -17,7 +17,7 @@ from policy_runner.inference import Policy
 from rewarped_sim import make
 from sapo_learner.evaluate import evaluate
 from sapo_learner.export import export_bundle
-from sapo_learner.policy import SquashedNormalPolicy
+from sapo_learner.policy import make_policy
 
 MODULE = "rewarped_sim.nodes.sim_node"
 BEST_EFFORT = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
@@ -38,7 +38,7 @@ def untrained_bundle(task, options, mean, folder):
     """A policy that nobody trained: around a mean action (before tanh) it moves by what it sees."""
     env = make(task, num_envs=4, requires_grad=False, **options)
     weights, samples = (torch.Generator().manual_seed(seed) for seed in (3, 4))
-    policy = SquashedNormalPolicy(
+    policy = make_policy(
         env.obs_spec, env.action_dim, hidden=(32, 32), pool="mean", weights=weights, samples=samples
     )
     with torch.no_grad():

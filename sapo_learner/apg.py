@@ -1,0 +1,125 @@
+"""APG: Analytic Policy Gradient, back-propagation through short windows of a simulator and nothing beyond them.
+
+The plain use of a differentiable simulator (for example Freeman et al., "Brax", 2021). One epoch: act for a window of H
+steps, and step up the gradient of the reward in it. No critic says what comes after, so a policy learns what pays
+within H steps.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from sapo_learner.distributions import standard_normal
+from sapo_learner.encoders import POOLS, Pool
+from sapo_learner.heads import FreeStdHead
+from sapo_learner.learner import Epoch, Learner
+from sapo_learner.networks import Style
+from sapo_learner.optimization import ascend, linear, make_adamw, set_learning_rate
+from sapo_learner.policy import make_policy
+from sapo_learner.returns import actor_objective
+from sapo_learner.rollout import roll_out
+from sapo_learner.settings import (
+    require_betas,
+    require_fraction,
+    require_one_of,
+    require_positive,
+    require_sizes,
+)
+from sapo_learner.vec_env import VecEnv
+
+STYLE = Style("elu", math.sqrt(2.0))
+
+
+@dataclass(frozen=True, kw_only=True)
+class ApgConfig:
+    """Settings of APG; the defaults are those of the published comparison."""
+
+    horizon: int = 32
+    """H, control steps in a window."""
+    gamma: float = 0.99
+    """Discount per control step, from the start of the window or of the episode."""
+    reward_scale: float = 1.0
+    """Multiplies the reward."""
+    actor_hidden: tuple[int, ...] = (512, 256)
+    """Widths of the actor's hidden layers."""
+    pool: Pool = "mean"
+    """How the point encoder pools over points: mean or max."""
+    actor_learning_rate: float = 2e-3
+    """At the first epoch; falls linearly to `final_learning_rate` after the last planned one."""
+    final_learning_rate: float = 1e-5
+    """After the last planned epoch."""
+    betas: tuple[float, float] = (0.7, 0.95)
+    """Decay rates of Adam's two moments."""
+    max_grad_norm: float = 1.0
+    """Clip of the gradient norm over all parameters."""
+    max_skipped_updates: int = 10
+    """Updates in a row that may be skipped for a non-finite gradient before `TrainingDiverged`."""
+
+    def __post_init__(self) -> None:
+        require_sizes(self, "actor_hidden")
+        require_betas(self)
+        require_positive(
+            self,
+            "horizon",
+            "reward_scale",
+            "actor_learning_rate",
+            "final_learning_rate",
+            "max_grad_norm",
+            "max_skipped_updates",
+        )
+        require_fraction(self, "gamma")
+        require_one_of(self, "pool", POOLS)
+
+
+class Apg(Learner):
+    """The learner: a policy and its optimiser."""
+
+    def __init__(self, env: VecEnv, config: ApgConfig, *, seed: int, planned_epochs: int) -> None:
+        super().__init__(
+            env,
+            seed=seed,
+            planned_epochs=planned_epochs,
+            max_skipped_updates=config.max_skipped_updates,
+        )
+        self.config = config
+        self.policy = make_policy(
+            env.obs_spec,
+            env.action_dim,
+            head=FreeStdHead,
+            hidden=config.actor_hidden,
+            pool=config.pool,
+            style=STYLE,
+            head_gain=STYLE.gain,
+            weights=self._weights,
+            samples=self._samples,
+        ).to(env.device)
+        self._optimizer = make_adamw(
+            [self.policy.encoder, self.policy.head],
+            learning_rate=config.actor_learning_rate,
+            betas=config.betas,
+            weight_decay=0.0,
+        )
+
+    def _epoch(self, should_stop: Callable[[], bool]) -> Epoch:
+        config, env = self.config, self.env
+        rate = linear(config.actor_learning_rate, config.final_learning_rate, self.progress)
+        set_learning_rate(self._optimizer, rate)
+        noise = standard_normal((config.horizon, env.num_envs, env.action_dim), self._generator)
+        window = roll_out(env, self.policy, action_noise=noise, should_stop=should_stop)
+        objective = actor_objective(
+            window.reward * config.reward_scale,
+            torch.zeros_like(window.reward),
+            window.done,
+            gamma=config.gamma,
+        )
+        metrics = ascend(self._optimizer, objective, max_norm=config.max_grad_norm)
+        self.policy.normalizer.update(window.states)
+        return Epoch(window.reward, window.done, window.info, {**metrics, "actor/learning_rate": rate})
+
+    def _parts(self) -> dict[str, Any]:
+        return {"policy": self.policy, "optimizer": self._optimizer}

@@ -1,0 +1,170 @@
+"""What every algorithm has: an env, clocks, random state, episode statistics; saved, restored and undone as one."""
+
+from __future__ import annotations
+
+import copy
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+from torch import Generator, Tensor
+
+from sapo_learner.episodes import EpisodeStatistics
+from sapo_learner.settings import require
+from sapo_learner.vec_env import VecEnv
+
+
+class Interrupted(Exception):  # noqa: N818 (asked for by the caller, so not an error)
+    """An update was stopped at the caller's wish; the learner and its env are as they were before it."""
+
+
+class TrainingDiverged(RuntimeError):  # noqa: N818
+    """Too many epochs in a row had no finite actor gradient."""
+
+
+class Epoch(NamedTuple):
+    """What an algorithm reports of one epoch of H steps in N envs."""
+
+    reward: Tensor
+    """(H, N)."""
+    done: Tensor
+    """(H, N) bool: an episode ended with this step."""
+    info: dict[str, Tensor]
+    """(H, N) each: what the env reports besides."""
+    metrics: dict[str, Tensor | float]
+    """Figures by name; tensors are scalars on the env's device. `actor/skipped` must be among them."""
+
+
+class Learner(ABC):
+    """An algorithm around one `VecEnv`, which it resets once, when it is made.
+
+    The same seed gives the same first networks on every device, and the same training on the same machine.
+    Torch's global random state is neither used nor changed.
+    """
+
+    policy: Any
+    """What it learns, a `Policy` and a module."""
+
+    def __init__(self, env: VecEnv, *, seed: int, planned_epochs: int, max_skipped_updates: int) -> None:
+        """Raise ValueError unless `planned_epochs` is > 0."""
+        require(planned_epochs > 0, f"planned_epochs must be > 0, got {planned_epochs}")
+        self.env = env
+        self.planned_epochs = planned_epochs
+        self.epoch = 0
+        """Finished epochs."""
+        self.env_steps = 0
+        """Control steps in all envs together."""
+        self.before_update: dict[str, Any] | None = None
+        """`state_dict` before the last update, without what is too large to copy each time."""
+        self._weights = Generator().manual_seed(seed)
+        seeds = torch.randint(2**62, (2,), generator=self._weights).tolist()
+        self._generator, self._samples = (Generator(env.device).manual_seed(seed) for seed in seeds)
+        self._episodes = EpisodeStatistics(env.num_envs, window=2 * env.num_envs)
+        self._max_skipped_updates = max_skipped_updates
+        self._skipped_in_a_row = 0
+        env.reset()
+
+    @property
+    def progress(self) -> float:
+        """Share of the planned epochs that is done, at most 1."""
+        return min(self.epoch / self.planned_epochs, 1.0)
+
+    def update(self, should_stop: Callable[[], bool] | None = None) -> dict[str, float]:
+        """Carry out one epoch and return its metrics by name.
+
+        should_stop: asked before every control step.
+
+        Raises:
+            Interrupted: `should_stop()` turned true; nothing has changed.
+            TrainingDiverged: the actor's gradient was not finite for too many epochs in a row. The epoch is
+                complete but for its actor step, and the learner can be saved.
+        Whatever else goes wrong, a keyboard interrupt too, leaves the learner as it was, to be saved and continued.
+        """
+        before = self._snapshot()
+        try:
+            epoch = self._epoch(should_stop or (lambda: False))
+        except BaseException:
+            self._undo(before)
+            raise
+        self.before_update = before
+        self.epoch += 1
+        self.env_steps += epoch.done.numel()
+        report = self._report(epoch)
+        self._count_skipped(report["actor/skipped"] > 0)
+        return report
+
+    @abstractmethod
+    def _epoch(self, should_stop: Callable[[], bool]) -> Epoch:
+        """Act for a window and learn from it. Raises Interrupted when `should_stop()` turns true."""
+
+    @abstractmethod
+    def _parts(self) -> dict[str, Any]:
+        """Return all that the next update depends on, by name: modules, optimisers, anything with a `state_dict`."""
+
+    def _report(self, epoch: Epoch) -> dict[str, float]:
+        """Bring the epoch's figures to the host: of reports and events, means over the window and counts."""
+        reward = epoch.reward.detach()
+        self._episodes.update(reward.cpu(), epoch.done.cpu())
+        metrics: dict[str, Any] = {**epoch.metrics, "step_reward": reward.mean()}
+        for name, values in epoch.info.items():
+            metrics[name] = values.sum() if values.dtype == torch.bool else values.mean()
+        tensors = {name: value for name, value in metrics.items() if isinstance(value, Tensor)}
+        figures = torch.stack([value.double() for value in tensors.values()]).tolist()
+        return {
+            "env_steps": float(self.env_steps),
+            **self._episodes.summary(),
+            **metrics,
+            **dict(zip(tensors, figures, strict=True)),
+        }
+
+    def _count_skipped(self, skipped: bool) -> None:
+        self._skipped_in_a_row = self._skipped_in_a_row + 1 if skipped else 0
+        if self._skipped_in_a_row >= self._max_skipped_updates:
+            raise TrainingDiverged(
+                f"epoch {self.epoch}: no finite actor gradient {self._skipped_in_a_row} times in a row; "
+                "a smaller actor_learning_rate or a shorter horizon may help"
+            )
+
+    # ---- state ---------------------------------------------------------------------------------------------
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return a copy of all that the next update depends on, in tensors and plain containers."""
+        return self._snapshot()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore what `state_dict` gave: the next update is, bit for bit, what it would have been.
+
+        Raises ValueError naming what the state lacks, as one of another version may; nothing has changed then.
+        """
+        known = {*self._clocks(), *self._parts()}
+        missing = sorted(known - set(state))
+        if missing:
+            raise ValueError(f"learner state: {missing[0]!r} is missing; it was saved by another version")
+        self._undo(state)
+
+    def _snapshot(self) -> dict[str, Any]:
+        parts = {name: part.state_dict() for name, part in self._parts().items()}
+        return self._clocks() | copy.deepcopy(parts)
+
+    def _clocks(self) -> dict[str, Any]:
+        return {
+            "epoch": self.epoch,
+            "env_steps": self.env_steps,
+            "skipped_in_a_row": self._skipped_in_a_row,
+            "generator": self._generator.get_state(),
+            "policy_generator": self._samples.get_state(),
+            "env": self.env.state_dict(),
+            "episodes": self._episodes.state_dict(),
+        }
+
+    def _undo(self, state: dict[str, Any]) -> None:
+        for name, part in self._parts().items():
+            part.load_state_dict(state[name])
+        self.epoch = state["epoch"]
+        self.env_steps = state["env_steps"]
+        self._skipped_in_a_row = state["skipped_in_a_row"]
+        self._generator.set_state(state["generator"])
+        self._samples.set_state(state["policy_generator"])
+        self.env.load_state_dict(state["env"])
+        self._episodes.load_state_dict(state["episodes"])
