@@ -49,9 +49,10 @@ class CheckpointHeader:
 
     task: str
     algo: str
-    device: str
-    """`cpu` or `cuda`: random state does not carry over from one to the other."""
-    num_envs: int
+    device: str | None
+    """`cpu` or `cuda`: random state does not carry over from one to the other. None: either will do."""
+    num_envs: int | None
+    """None: any number will do."""
     action_dim: int
     obs_spec: tuple[ObsTerm, ...]
 
@@ -68,8 +69,9 @@ class CheckpointHeader:
         )
 
     def fields(self) -> dict[str, Any]:
-        """Return the fields as plain containers, one entry for each observation term."""
-        fields = asdict(self) | {"format": FORMAT, "obs_spec": [term.name for term in self.obs_spec]}
+        """Return the fields that matter as plain containers, one entry for each observation term."""
+        fields = {name: value for name, value in asdict(self).items() if value is not None}
+        fields |= {"format": FORMAT, "obs_spec": [term.name for term in self.obs_spec]}
         return fields | {f"obs_spec.{term.name}": asdict(term) for term in self.obs_spec}
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
-from torch import Generator, Tensor
+from torch import Generator, Tensor, nn
 
 from sapo_learner.episodes import EpisodeStatistics
 from sapo_learner.settings import require
@@ -142,6 +142,18 @@ class Learner(ABC):
         if missing:
             raise ValueError(f"learner state: {missing[0]!r} is missing; it was saved by another version")
         self._undo(state)
+
+    def load_networks(self, state: dict[str, Any]) -> None:
+        """Restore the networks alone, of any number of envs on any device: enough to act and to look, not to go on.
+
+        Raises ValueError naming what does not fit.
+        """
+        for name, part in self._parts().items():
+            if isinstance(part, nn.Module):
+                try:
+                    part.load_state_dict(state[name])
+                except (KeyError, RuntimeError) as error:
+                    raise ValueError(f"learner state: {name}: {' '.join(str(error).split())}") from error
 
     def _snapshot(self) -> dict[str, Any]:
         parts = {name: part.state_dict() for name, part in self._parts().items()}
