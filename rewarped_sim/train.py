@@ -38,6 +38,7 @@ from rewarped_sim.results import (
 from rewarped_sim.run_control import NoObserver, RunControl, RunObserver, RunState, RunStatus
 from rewarped_sim.run_folder import RunFolder, open_run_folder
 from rewarped_sim.train_config import DEFAULT_TASK, TrainConfig, read_train_config
+from rewarped_sim.trained_run import EVALUATION_SEED_OFFSET, SELECTION_SEED_OFFSET, held_out_env
 from rewarped_sim.video import write_video
 from rewarped_sim.watched_env import WatchedEnv
 from sapo_learner.algorithms import ALGORITHMS, NAMES, Algorithm, split_name
@@ -52,10 +53,6 @@ log = logging.getLogger("rewarped_sim.train")
 
 BAD_INPUT = (UnknownTaskError, ConfigError, CheckpointError)
 """What `train` raises when it was told something it cannot do; nothing is lost then."""
-EVALUATION_SEED_OFFSET = 1_000_000
-"""Evaluation starts come from a seed of their own: none of them was trained on."""
-SELECTION_SEED_OFFSET = 2_000_000
-"""So do the starts by which the best policy is chosen: the final comparison has seen none of them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,7 +88,7 @@ def train(
     algorithm = ALGORITHMS[split_name(config.algo)[0]]
     algo_config = configure(algorithm.config(), dict(config.algo_options), config.algo)
     configure(find(config.task).config, dict(config.task_options), config.task)
-    device = _resolve(config.device)
+    device = choose_device(config.device)
     # The optimisers' moments of idle weights decay into denormal numbers, on which a CPU is 15 times slower.
     torch.set_flush_denormal(True)
     folder = open_run_folder(config)
@@ -313,15 +310,7 @@ class _Run:
         return self._finish(checkpoint, bundle, comparison, comparison.line(config.task))
 
     def _forward_env(self, seed_offset: int) -> Env:
-        """An env like the one trained in, without gradients and with other starts."""
-        return make(
-            self._config.task,
-            num_envs=self._env.num_envs,
-            device=self._device,
-            seed=self._config.seed + seed_offset,
-            requires_grad=False,
-            **self._config.task_options,
-        )
+        return held_out_env(self._config, seed_offset=seed_offset, device=self._device)
 
     def _export(self) -> Path:
         config, learner, policy, folder = self._config, self._learner, self._chosen_policy(), self._folder
@@ -382,7 +371,7 @@ def _answer(future: Future[str], job: Callable[[], Path]) -> None:
         future.set_exception(error)
 
 
-def _resolve(device: str) -> str:
+def choose_device(device: str) -> str:
     """Turn `auto` into cuda where there is one, else cpu; raises DeviceError for what is not there."""
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import torch
 from torch import Generator, Tensor
 
 from sapo_learner.policy import Policy
+from sapo_learner.statistics import mean_ci95
 from sapo_learner.vec_env import Obs, VecEnv
 
 
@@ -61,9 +61,8 @@ class EvalResult:
 
     @property
     def ci95(self) -> float:
-        """Half width of the 95 % confidence interval of the mean, by the normal approximation."""
-        count = self.returns.numel()
-        return 1.96 * float(self.returns.std()) / math.sqrt(count) if count > 1 else math.nan
+        """Half width of the 95 % confidence interval of the mean over these episodes; NaN for one episode."""
+        return mean_ci95(self.returns.numpy()).half_width
 
     def __str__(self) -> str:
         return f"{self.mean:.2f} ± {self.ci95:.2f} ({self.returns.numel()} episodes)"

@@ -29,11 +29,11 @@ def test_every_env_counts_the_same_number_of_episodes_however_short_they_are():
     assert result.returns.shape == (4, 2) and (result.returns[:, 0] == result.returns[0, 0]).all()
 
 
-def test_the_confidence_interval_is_1_96_standard_errors():
+def test_the_confidence_interval_is_that_of_student_t():
     result = EvalResult(returns=torch.tensor([[1.0, 3.0], [5.0, 7.0]]), lengths=torch.ones(2, 2))
     assert result.mean == 4.0
-    assert result.ci95 == pytest.approx(1.96 * (20 / 3) ** 0.5 / 2)
-    assert str(result) == "4.00 ± 2.53 (4 episodes)"
+    assert result.ci95 == pytest.approx(3.182446 * (20 / 3) ** 0.5 / 2)
+    assert str(result) == "4.00 ± 4.11 (4 episodes)"
 
 
 def test_the_env_is_left_as_it_was_and_two_policies_meet_the_same_starts():
