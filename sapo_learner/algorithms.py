@@ -9,6 +9,8 @@ from typing import Any
 
 from sapo_learner.apg import Apg, ApgConfig
 from sapo_learner.learner import Learner
+from sapo_learner.ppo import Ppo, PpoConfig
+from sapo_learner.sac import Sac, SacConfig
 from sapo_learner.sapo import Sapo, SapoConfig
 from sapo_learner.shac import Shac, ShacConfig
 from sapo_learner.trajopt import TrajOpt, TrajOptConfig
@@ -30,6 +32,8 @@ ALGORITHMS: Mapping[str, Algorithm] = {
     "sapo": Algorithm(SapoConfig, Sapo),
     "shac": Algorithm(ShacConfig, Shac),
     "apg": Algorithm(ApgConfig, Apg),
+    "ppo": Algorithm(PpoConfig, Ppo, differentiates=False),
+    "sac": Algorithm(SacConfig, Sac, differentiates=False),
     "trajopt": Algorithm(TrajOptConfig, TrajOpt),
 }
 

@@ -95,7 +95,10 @@ class StackedCritics(nn.Module):
         hidden: Sequence[int],
         generator: Generator,
         style: Style = SILU,
+        *,
+        output_gain: float | None = None,
     ) -> None:
+        """output_gain: of the last layer, where it is not the style's."""
         super().__init__()
         self.count = count
         sizes = [size_in, *hidden]
@@ -106,7 +109,8 @@ class StackedCritics(nn.Module):
                 StackedLayerNorm(count, block_out),
                 style.activation_layer(),
             ]
-        self.layers = nn.Sequential(*blocks, StackedLinear(count, sizes[-1], 1, generator, gain=style.gain))
+        gain = style.gain if output_gain is None else output_gain
+        self.layers = nn.Sequential(*blocks, StackedLinear(count, sizes[-1], 1, generator, gain=gain))
 
     def forward(self, features: Tensor) -> Tensor:
         """Return the values, (C, B). features: (B, size_in)."""

@@ -12,7 +12,12 @@ from sapo_learner.networks import StackedLinear
 
 
 def make_adamw(
-    modules: Iterable[nn.Module], *, learning_rate: float, betas: tuple[float, float], weight_decay: float
+    modules: Iterable[nn.Module],
+    *,
+    learning_rate: float,
+    betas: tuple[float, float],
+    weight_decay: float,
+    eps: float = 1e-8,
 ) -> AdamW:
     """Make an optimiser over all parameters of `modules`; only the weights of linear layers decay."""
     decayed: list[nn.Parameter] = []
@@ -22,7 +27,9 @@ def make_adamw(
             is_weight = name == "weight" and isinstance(layer, nn.Linear | StackedLinear)
             (decayed if is_weight else others).append(parameter)
     groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}]
-    return AdamW([group for group in groups if group["params"]], lr=learning_rate, betas=betas, fused=True)
+    return AdamW(
+        [group for group in groups if group["params"]], lr=learning_rate, betas=betas, eps=eps, fused=True
+    )
 
 
 def step_clipped(optimizer: AdamW, *, max_norm: float) -> Tensor:

@@ -74,7 +74,7 @@ def roll_out(
 
     terminated = torch.stack([step.terminated for step in steps])
     truncated = torch.stack([step.truncated for step in steps])
-    sane = torch.stack([_is_sane(step.terminal_obs) for step in steps])
+    sane = torch.stack([is_sane(step.terminal_obs) for step in steps])
     return Window(
         inputs=stack(inputs),
         terminal=stack([policy.normalize(step.terminal_obs) for step in steps]),
@@ -88,7 +88,7 @@ def roll_out(
     )
 
 
-def _is_sane(obs: Obs) -> Tensor:
+def is_sane(obs: Obs) -> Tensor:
     """Tell which envs' whole observation is finite and of sane size, (N,) bool; NaN compares false."""
     largest = [value.detach().flatten(1).abs().amax(dim=1) for value in obs.values()]
     return torch.stack(largest).amax(dim=0) <= MAX_OBSERVATION
