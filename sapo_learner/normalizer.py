@@ -43,7 +43,8 @@ class StateNormalizer(nn.Module):
     def update(self, batches: Tensor) -> None:
         """Merge the moments of B batches, each with its unbiased variance (Chan, Golub and LeVeque 1979).
 
-        batches: (B, N, size), N states in each. The result is that of merging one batch after the other.
+        batches: (B, N, size), N states in each. The result is that of merging one batch after the other. A number
+        that is not finite would spoil the statistics for good: such batches change nothing.
         """
         num_batches, size, _ = batches.shape
         means = batches.double().mean(dim=1)
@@ -53,8 +54,8 @@ class StateNormalizer(nn.Module):
         mean = (self.count * self.mean + size * means.sum(dim=0)) / count
         spread = self.count * (self.variance + (self.mean - mean).square())
         spread += size * (variances + (means - mean).square()).sum(dim=0)
-        self.count.copy_(count)
-        self.mean.copy_(mean)
-        self.variance.copy_(spread / count)
+        sound = spread.isfinite().all()
+        for statistic, new in ((self.mean, mean), (self.variance, spread / count), (self.count, count)):
+            statistic.copy_(torch.where(sound, new, statistic))
         self.shift.copy_(self.mean)
         self.scale.copy_((self.variance + EPSILON).rsqrt())

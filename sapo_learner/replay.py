@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
@@ -23,6 +24,16 @@ class Transitions(NamedTuple):
     """(B,) weight of the value after them; zero after a failure."""
     successor: NetworkInput
     """(B, ...) observation after them, before any reset."""
+
+    def map(self, function: Callable[[Tensor], Tensor]) -> Transitions:
+        """Apply `function` to every tensor."""
+        return Transitions(
+            self.inputs.map(function),
+            function(self.action),
+            function(self.reward),
+            function(self.discount),
+            self.successor.map(function),
+        )
 
     def columns(self) -> dict[str, Tensor]:
         """Return all tensors by name."""

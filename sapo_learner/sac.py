@@ -165,9 +165,13 @@ class Sac(Learner):
         config = self.config
         window = self._act(should_stop)
         self.policy.normalizer.update(window.inputs.state)
-        self._replay.extend(self._transitions(window))
+        transitions = self._transitions(window)
+        sound = (
+            transitions.reward.isfinite()
+        )  # one that is not would come back from the replay again and again
+        self._replay.extend(transitions.map(lambda x: x[sound]))
         steps = []
-        if not self._warming_up:
+        if not self._warming_up and len(self._replay) > 0:
             size = config.batch_size or window.done.numel()
             steps = [self._learn(self._replay.sample(size, self._generator)) for _ in range(config.updates)]
         means = {
@@ -180,6 +184,7 @@ class Sac(Learner):
             "actor/skipped": skipped,
             "actor/learning_rate": config.actor_learning_rate,
             "temperature": self.temperature.value,
+            "replay/dropped": (~sound).sum(),
         }
         return Epoch(window.reward, window.done, window.info, metrics)
 
