@@ -14,12 +14,12 @@ from typing import Any
 
 import torch
 
-from sapo_learner.distributions import standard_normal
 from sapo_learner.encoders import POOLS, Pool
 from sapo_learner.heads import FreeStdHead
 from sapo_learner.learner import Epoch, Learner
 from sapo_learner.networks import Style
 from sapo_learner.optimization import ascend, linear, make_adamw, set_learning_rate
+from sapo_learner.parallel import SINGLE, Ranks
 from sapo_learner.policy import make_policy
 from sapo_learner.returns import actor_objective
 from sapo_learner.rollout import roll_out
@@ -79,12 +79,15 @@ class ApgConfig:
 class Apg(Learner):
     """The learner: a policy and its optimiser."""
 
-    def __init__(self, env: VecEnv, config: ApgConfig, *, seed: int, planned_epochs: int) -> None:
+    def __init__(
+        self, env: VecEnv, config: ApgConfig, *, seed: int, planned_epochs: int, ranks: Ranks = SINGLE
+    ) -> None:
         super().__init__(
             env,
             seed=seed,
             planned_epochs=planned_epochs,
             max_skipped_updates=config.max_skipped_updates,
+            ranks=ranks,
         )
         self.config = config
         self.policy = make_policy(
@@ -109,7 +112,7 @@ class Apg(Learner):
         config, env = self.config, self.env
         rate = linear(config.actor_learning_rate, config.final_learning_rate, self.progress)
         set_learning_rate(self._optimizer, rate)
-        noise = standard_normal((config.horizon, env.num_envs, env.action_dim), self._generator)
+        noise = self._noise(config.horizon)
         window = roll_out(env, self.policy, action_noise=noise, should_stop=should_stop)
         objective = actor_objective(
             window.reward * config.reward_scale,
@@ -117,8 +120,8 @@ class Apg(Learner):
             window.done,
             gamma=config.gamma,
         )
-        metrics = ascend(self._optimizer, objective, max_norm=config.max_grad_norm)
-        self.policy.normalizer.update(window.states)
+        metrics = ascend(self._optimizer, objective, max_norm=config.max_grad_norm, ranks=self.ranks)
+        self.policy.normalizer.update(self.ranks.gather(window.states, dim=1))
         return Epoch(window.reward, window.done, window.info, {**metrics, "actor/learning_rate": rate})
 
     def _parts(self) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from torch.optim import AdamW
 
 from sapo_learner.network_input import NetworkInput
 from sapo_learner.optimization import step_clipped
+from sapo_learner.parallel import SINGLE, Ranks
 from sapo_learner.settings import require
 
 
@@ -30,31 +31,35 @@ def fit_critics(
     shuffle: bool,
     max_grad_norm: float,
     generator: Generator,
+    ranks: Ranks = SINGLE,
 ) -> dict[str, Tensor]:
     """Regress all critics on the same targets, in several passes of minibatches over the window.
 
     inputs: (H, N, ...), targets: (H, N), both without gradient. shuffle: draw minibatches at random from
-    `generator`; otherwise they are taken in the order of time. Returns metrics, on the device.
+    `generator`; otherwise they are taken in the order of time. A minibatch is one of all ranks together, and each
+    rank computes the share of its own envs. Returns metrics, on the device.
     """
+    all_targets, num_envs = ranks.gather(targets, dim=1), targets.shape[1]
     inputs, targets = inputs.map(lambda x: x.flatten(0, 1)), targets.flatten()
     losses, norms = [], []
     for _ in range(passes):
         for batch in _minibatches(
-            len(targets), num_minibatches, generator if shuffle else None, targets.device
+            all_targets.numel(), num_minibatches, generator if shuffle else None, targets.device
         ):
-            values = critics(inputs.map(lambda x, batch=batch: x[batch]))
-            loss = (values - targets[batch]).square().mean()
+            own = ranks.own_samples(batch, num_envs)
+            values = critics(inputs.map(lambda x, own=own: x[own]))
+            loss = ranks.part_of_mean((values - targets[own]).square(), len(values) * len(batch))
             optimizer.zero_grad()
             loss.backward()
-            norms.append(step_clipped(optimizer, max_norm=max_grad_norm))
+            norms.append(step_clipped(optimizer, max_norm=max_grad_norm, ranks=ranks))
             losses.append(loss.detach())
     norm = torch.stack(norms)
     return {
         "critic/loss": torch.stack(losses).mean(),
         "critic/grad_norm": norm.mean(),
         "critic/skipped": (~norm.isfinite()).sum(),
-        "critic/target_mean": targets.mean(),
-        "critic/target_std": targets.std(correction=0),
+        "critic/target_mean": all_targets.mean(),
+        "critic/target_std": all_targets.std(correction=0),
     }
 
 

@@ -10,7 +10,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Generator, Tensor, nn
 
+from sapo_learner.distributions import standard_normal
 from sapo_learner.episodes import EpisodeStatistics
+from sapo_learner.parallel import SINGLE, Ranks
 from sapo_learner.settings import require
 from sapo_learner.vec_env import VecEnv
 
@@ -21,6 +23,11 @@ class Interrupted(Exception):  # noqa: N818 (asked for by the caller, so not an 
 
 class TrainingDiverged(RuntimeError):  # noqa: N818
     """Too many epochs in a row had no finite actor gradient."""
+
+    def __init__(self, message: str, metrics: dict[str, float]) -> None:
+        super().__init__(message)
+        self.metrics = metrics
+        """Of the last of them."""
 
 
 class Epoch(NamedTuple):
@@ -46,10 +53,13 @@ class Learner(ABC):
     policy: Any
     """What it learns, a `Policy` and a module."""
 
-    def __init__(self, env: VecEnv, *, seed: int, planned_epochs: int, max_skipped_updates: int) -> None:
-        """Raise ValueError unless `planned_epochs` is > 0."""
+    def __init__(
+        self, env: VecEnv, *, seed: int, planned_epochs: int, max_skipped_updates: int, ranks: Ranks = SINGLE
+    ) -> None:
+        """Raise ValueError unless `planned_epochs` is > 0. env: this rank's share, as large as any other's."""
         require(planned_epochs > 0, f"planned_epochs must be > 0, got {planned_epochs}")
         self.env = env
+        self.ranks = ranks
         self.planned_epochs = planned_epochs
         self.epoch = 0
         """Finished epochs."""
@@ -60,7 +70,9 @@ class Learner(ABC):
         self._weights = Generator().manual_seed(seed)
         seeds = torch.randint(2**62, (2,), generator=self._weights).tolist()
         self._generator, self._samples = (Generator(env.device).manual_seed(seed) for seed in seeds)
-        self._episodes = EpisodeStatistics(env.num_envs, window=2 * env.num_envs)
+        self.num_envs = ranks.size * env.num_envs
+        """Envs of all ranks together."""
+        self._episodes = EpisodeStatistics(self.num_envs, window=2 * self.num_envs)
         self._max_skipped_updates = max_skipped_updates
         self._skipped_in_a_row = 0
         env.reset()
@@ -73,7 +85,7 @@ class Learner(ABC):
     def update(self, should_stop: Callable[[], bool] | None = None) -> dict[str, float]:
         """Carry out one epoch and return its metrics by name.
 
-        should_stop: asked before every control step.
+        should_stop: asked before every control step; all ranks stop where one is told to.
 
         Raises:
             Interrupted: `should_stop()` turned true; nothing has changed.
@@ -82,8 +94,9 @@ class Learner(ABC):
         Whatever else goes wrong, a keyboard interrupt too, leaves the learner as it was, to be saved and continued.
         """
         before = self._snapshot()
+        stop = should_stop or (lambda: False)
         try:
-            epoch = self._epoch(should_stop or (lambda: False))
+            epoch = self._of_all_envs(self._epoch(lambda: self.ranks.any(stop())))
         except BaseException:
             self._undo(before)
             raise
@@ -91,7 +104,7 @@ class Learner(ABC):
         self.epoch += 1
         self.env_steps += epoch.done.numel()
         report = self._report(epoch)
-        self._count_skipped(report["actor/skipped"] > 0)
+        self._count_skipped(report)
         return report
 
     @abstractmethod
@@ -100,7 +113,33 @@ class Learner(ABC):
 
     @abstractmethod
     def _parts(self) -> dict[str, Any]:
-        """Return all that the next update depends on, by name: modules, optimisers, anything with a `state_dict`."""
+        """Return all that the next update depends on, by name: modules, optimisers, anything with a `state_dict`.
+
+        They are the same on all ranks; what is not is among `_parts_of_envs`.
+        """
+
+    def _parts_of_envs(self) -> dict[str, Any]:
+        """Return what belongs to this rank's envs, by name."""
+        return {"env": self.env}
+
+    def _noise(self, *leading: int) -> Tensor:
+        """Draw standard normal numbers for this rank's envs, (*leading, N, d)."""
+        shape = (*leading, self.num_envs, self.env.action_dim)
+        return self.ranks.own(standard_normal(shape, self._generator), dim=-2)
+
+    def _of_all_envs(self, epoch: Epoch) -> Epoch:
+        """Return the epoch with the envs of all ranks in it, and the mean of their figures."""
+        if self.ranks.size == 1:
+            return epoch
+        figures = {name: value for name, value in epoch.metrics.items() if isinstance(value, Tensor)}
+        means = torch.stack([value.double() for value in figures.values()])
+        self.ranks.average_([means])
+        return Epoch(
+            reward=self.ranks.gather(epoch.reward, dim=1),
+            done=self.ranks.gather(epoch.done, dim=1),
+            info={name: self.ranks.gather(value, dim=1) for name, value in epoch.info.items()},
+            metrics={**epoch.metrics, **dict(zip(figures, means, strict=True))},
+        )
 
     def _report(self, epoch: Epoch) -> dict[str, float]:
         """Bring the epoch's figures to the host: of reports and events, means over the window and counts."""
@@ -118,30 +157,36 @@ class Learner(ABC):
             **dict(zip(tensors, figures, strict=True)),
         }
 
-    def _count_skipped(self, skipped: bool) -> None:
-        self._skipped_in_a_row = self._skipped_in_a_row + 1 if skipped else 0
+    def _count_skipped(self, report: dict[str, float]) -> None:
+        self._skipped_in_a_row = self._skipped_in_a_row + 1 if report["actor/skipped"] > 0 else 0
         if self._skipped_in_a_row >= self._max_skipped_updates:
             raise TrainingDiverged(
                 f"epoch {self.epoch}: no finite actor gradient {self._skipped_in_a_row} times in a row; "
-                "a smaller actor_learning_rate or a shorter horizon may help"
+                "a smaller actor_learning_rate or a shorter horizon may help",
+                report,
             )
 
     # ---- state ---------------------------------------------------------------------------------------------
 
     def state_dict(self) -> dict[str, Any]:
-        """Return a copy of all that the next update depends on, in tensors and plain containers."""
-        return self._snapshot()
+        """Return a copy of all that the next update depends on, in tensors and plain containers.
+
+        All ranks must call it together; what rank 0 gets is complete, and restores them all.
+        """
+        state = self._snapshot()
+        return {**state, **{name: self.ranks.collect(state[name]) for name in self._parts_of_envs()}}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what `state_dict` gave: the next update is, bit for bit, what it would have been.
 
-        Raises ValueError naming what the state lacks, as one of another version may; nothing has changed then.
+        Raises ValueError naming what the state lacks, as one of another version may, or the two numbers of ranks where
+        they differ; nothing has changed then.
         """
-        known = {*self._clocks(), *self._parts()}
+        known = {*self._clocks(), *self._all_parts()}
         missing = sorted(known - set(state))
         if missing:
             raise ValueError(f"learner state: {missing[0]!r} is missing; it was saved by another version")
-        self._undo(state)
+        self._undo({**state, **{name: self.ranks.pick(state[name]) for name in self._parts_of_envs()}})
 
     def load_networks(self, state: dict[str, Any]) -> None:
         """Restore the networks alone, of any number of envs on any device: enough to act and to look, not to go on.
@@ -156,8 +201,11 @@ class Learner(ABC):
                     raise ValueError(f"learner state: {name}: {' '.join(str(error).split())}") from error
 
     def _snapshot(self) -> dict[str, Any]:
-        parts = {name: part.state_dict() for name, part in self._parts().items()}
+        parts = {name: part.state_dict() for name, part in self._all_parts().items()}
         return self._clocks() | copy.deepcopy(parts)
+
+    def _all_parts(self) -> dict[str, Any]:
+        return {**self._parts(), **self._parts_of_envs()}
 
     def _clocks(self) -> dict[str, Any]:
         return {
@@ -166,17 +214,15 @@ class Learner(ABC):
             "skipped_in_a_row": self._skipped_in_a_row,
             "generator": self._generator.get_state(),
             "policy_generator": self._samples.get_state(),
-            "env": self.env.state_dict(),
             "episodes": self._episodes.state_dict(),
         }
 
     def _undo(self, state: dict[str, Any]) -> None:
-        for name, part in self._parts().items():
+        for name, part in self._all_parts().items():
             part.load_state_dict(state[name])
         self.epoch = state["epoch"]
         self.env_steps = state["env_steps"]
         self._skipped_in_a_row = state["skipped_in_a_row"]
         self._generator.set_state(state["generator"])
         self._samples.set_state(state["policy_generator"])
-        self.env.load_state_dict(state["env"])
         self._episodes.load_state_dict(state["episodes"])

@@ -9,6 +9,7 @@ from torch.nn.utils import clip_grad_norm_
 from torch.optim import AdamW
 
 from sapo_learner.networks import StackedLinear
+from sapo_learner.parallel import SINGLE, Ranks
 
 
 def make_adamw(
@@ -32,11 +33,13 @@ def make_adamw(
     )
 
 
-def step_clipped(optimizer: AdamW, *, max_norm: float) -> Tensor:
+def step_clipped(optimizer: AdamW, *, max_norm: float, ranks: Ranks = SINGLE) -> Tensor:
     """Clip the norm of all gradients together, and step; if it is not finite, leave everything as it is.
 
+    The gradient is the mean over `ranks`, all of which take the same step or none.
     Returns the norm before clipping, on the device: nothing here waits for it.
     """
+    ranks.average_([parameter.grad for parameter in parameters_of(optimizer) if parameter.grad is not None])
     norm = clip_grad_norm_(parameters_of(optimizer), max_norm, foreach=True)
     # As torch's GradScaler does: with found_inf = 1 a fused step changes no parameter, moment or step count.
     setattr(optimizer, "found_inf", (~norm.isfinite()).float())  # noqa: B010 (AdamW does not declare it)
@@ -44,11 +47,13 @@ def step_clipped(optimizer: AdamW, *, max_norm: float) -> Tensor:
     return norm
 
 
-def ascend(optimizer: AdamW, objective: Tensor, *, max_norm: float) -> dict[str, Tensor]:
-    """Step up the gradient of an objective, clipped; returns the actor's metrics, on the device."""
+def ascend(
+    optimizer: AdamW, objective: Tensor, *, max_norm: float, ranks: Ranks = SINGLE
+) -> dict[str, Tensor]:
+    """Step up the gradient, clipped, of an objective's mean over `ranks`; returns the actor's metrics, on the device."""
     optimizer.zero_grad()
     (-objective).backward(inputs=parameters_of(optimizer))
-    norm = step_clipped(optimizer, max_norm=max_norm)
+    norm = step_clipped(optimizer, max_norm=max_norm, ranks=ranks)
     return {
         "actor/objective": objective.detach(),
         "actor/grad_norm": norm,

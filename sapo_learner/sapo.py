@@ -20,12 +20,13 @@ from torch import Tensor
 
 from sapo_learner.critic_fit import fit_critics, require_enough_samples
 from sapo_learner.critics import Critics, follow, target_of
-from sapo_learner.distributions import normalized_entropy, standard_normal
+from sapo_learner.distributions import normalized_entropy
 from sapo_learner.encoders import POOLS, Pool
 from sapo_learner.heads import FreeStdHead, SquashedHead
 from sapo_learner.learner import Epoch, Learner
 from sapo_learner.networks import ACTIVATIONS, Activation, Style
 from sapo_learner.optimization import ascend, linear, make_adamw, set_learning_rate, step_clipped
+from sapo_learner.parallel import SINGLE, Ranks
 from sapo_learner.policy import make_policy
 from sapo_learner.returns import actor_objective, td_lambda_targets
 from sapo_learner.rollout import Window, roll_out
@@ -140,14 +141,17 @@ class SapoConfig:
 class Sapo(Learner):
     """The learner: policy, critics, temperature and their optimisers."""
 
-    def __init__(self, env: VecEnv, config: SapoConfig, *, seed: int, planned_epochs: int) -> None:
+    def __init__(
+        self, env: VecEnv, config: SapoConfig, *, seed: int, planned_epochs: int, ranks: Ranks = SINGLE
+    ) -> None:
         """Raise ValueError where a window has too few samples for its minibatches."""
-        require_enough_samples(config.horizon * env.num_envs, config.num_minibatches)
+        require_enough_samples(config.horizon * ranks.size * env.num_envs, config.num_minibatches)
         super().__init__(
             env,
             seed=seed,
             planned_epochs=planned_epochs,
             max_skipped_updates=config.max_skipped_updates,
+            ranks=ranks,
         )
         self.config = config
         self.target_entropy = config.target_entropy_per_dim * env.action_dim
@@ -205,7 +209,7 @@ class Sapo(Learner):
             window.done,
             gamma=config.gamma,
         )
-        metrics = ascend(self._actor_optimizer, objective, max_norm=config.max_grad_norm)
+        metrics = ascend(self._actor_optimizer, objective, max_norm=config.max_grad_norm, ranks=self.ranks)
         metrics |= self._adapt_temperature(window)
 
         # the critics learn what the window showed
@@ -226,22 +230,22 @@ class Sapo(Learner):
             shuffle=config.shuffle_minibatches,
             max_grad_norm=config.max_grad_norm,
             generator=self._generator,
+            ranks=self.ranks,
         )
         if self.target_critics is not None:
             follow(self.target_critics, self.critics, keep=config.target_keep)
-        self.policy.normalizer.update(window.states)
+        self.policy.normalizer.update(self.ranks.gather(window.states, dim=1))
         rate = self._actor_optimizer.param_groups[0]["lr"]
         return Epoch(window.reward, window.done, window.info, {**metrics, "actor/learning_rate": rate})
 
     def _roll_out(self, should_stop: Callable[[], bool]) -> Window:
         """Act for a window, with gradient, and estimate the entropy in each step from samples of its own."""
-        config, env = self.config, self.env
-        shape = (env.num_envs, env.action_dim)
+        config = self.config
         return roll_out(
-            env,
+            self.env,
             self.policy,
-            action_noise=standard_normal((config.horizon, *shape), self._generator),
-            entropy_noise=standard_normal((config.horizon, config.entropy_samples, *shape), self._generator),
+            action_noise=self._noise(config.horizon),
+            entropy_noise=self._noise(config.horizon, config.entropy_samples),
             should_stop=should_stop,
         )
 
@@ -259,7 +263,7 @@ class Sapo(Learner):
         loss = self.temperature.loss(window.entropy, self.target_entropy)
         self._temperature_optimizer.zero_grad()
         loss.backward()
-        step_clipped(self._temperature_optimizer, max_norm=self.config.max_grad_norm)
+        step_clipped(self._temperature_optimizer, max_norm=self.config.max_grad_norm, ranks=self.ranks)
         return {"entropy": window.entropy.detach().mean(), "temperature": self.temperature.value}
 
     def _schedule_learning_rates(self) -> None:

@@ -20,13 +20,13 @@ from torch import Tensor
 
 from sapo_learner.critic_fit import fit_critics, require_enough_samples
 from sapo_learner.critics import Critics, follow, target_of
-from sapo_learner.distributions import standard_normal
 from sapo_learner.encoders import POOLS, Pool
 from sapo_learner.heads import FreeStdHead
 from sapo_learner.learner import Epoch, Learner
 from sapo_learner.network_input import NetworkInput
 from sapo_learner.networks import Style
 from sapo_learner.optimization import ascend, linear, make_adamw, set_learning_rate
+from sapo_learner.parallel import SINGLE, Ranks
 from sapo_learner.policy import make_policy
 from sapo_learner.returns import actor_objective, td_lambda_targets
 from sapo_learner.rollout import roll_out
@@ -104,14 +104,17 @@ class ShacConfig:
 class Shac(Learner):
     """The learner: policy, critic, its slow copy, and their optimisers."""
 
-    def __init__(self, env: VecEnv, config: ShacConfig, *, seed: int, planned_epochs: int) -> None:
+    def __init__(
+        self, env: VecEnv, config: ShacConfig, *, seed: int, planned_epochs: int, ranks: Ranks = SINGLE
+    ) -> None:
         """Raise ValueError where a window has too few samples for its minibatches."""
-        require_enough_samples(config.horizon * env.num_envs, config.num_minibatches)
+        require_enough_samples(config.horizon * ranks.size * env.num_envs, config.num_minibatches)
         super().__init__(
             env,
             seed=seed,
             planned_epochs=planned_epochs,
             max_skipped_updates=config.max_skipped_updates,
+            ranks=ranks,
         )
         self.config = config
         self.policy = make_policy(
@@ -153,14 +156,14 @@ class Shac(Learner):
         set_learning_rate(self._actor_optimizer, actor_rate)
         set_learning_rate(self._critic_optimizer, critic_rate)
 
-        noise = standard_normal((config.horizon, env.num_envs, env.action_dim), self._generator)
+        noise = self._noise(config.horizon)
         window = roll_out(env, self.policy, action_noise=noise, should_stop=should_stop)
         reward = window.reward * config.reward_scale
         after_each_step = next_values(self._value, window)
 
         # the actor climbs the window's return, whose gradient flows through simulator and critic
         objective = actor_objective(reward, end_values(self._value, window), window.done, gamma=config.gamma)
-        metrics = ascend(self._actor_optimizer, objective, max_norm=config.max_grad_norm)
+        metrics = ascend(self._actor_optimizer, objective, max_norm=config.max_grad_norm, ranks=self.ranks)
 
         # the critic learns what the window showed
         targets = td_lambda_targets(
@@ -176,9 +179,10 @@ class Shac(Learner):
             shuffle=config.shuffle_minibatches,
             max_grad_norm=config.max_grad_norm,
             generator=self._generator,
+            ranks=self.ranks,
         )
         follow(self.target_critic, self.critic, keep=config.target_keep)
-        self.policy.normalizer.update(window.states)
+        self.policy.normalizer.update(self.ranks.gather(window.states, dim=1))
         return Epoch(window.reward, window.done, window.info, {**metrics, "actor/learning_rate": actor_rate})
 
     def _value(self, inputs: NetworkInput) -> Tensor:

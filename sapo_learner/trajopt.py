@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from sapo_learner.learner import Epoch, Interrupted, Learner
 from sapo_learner.optimization import ascend, make_adamw
+from sapo_learner.parallel import SINGLE, Ranks
 from sapo_learner.settings import require_betas, require_not_negative, require_positive
 from sapo_learner.vec_env import Obs, VecEnv
 
@@ -69,12 +70,15 @@ class OpenLoop(nn.Module):
 class TrajOpt(Learner):
     """The learner: the sequence, its optimiser, and where in it each env is."""
 
-    def __init__(self, env: VecEnv, config: TrajOptConfig, *, seed: int, planned_epochs: int) -> None:
+    def __init__(
+        self, env: VecEnv, config: TrajOptConfig, *, seed: int, planned_epochs: int, ranks: Ranks = SINGLE
+    ) -> None:
         super().__init__(
             env,
             seed=seed,
             planned_epochs=planned_epochs,
             max_skipped_updates=config.max_skipped_updates,
+            ranks=ranks,
         )
         self.config = config
         self.policy = OpenLoop(env.num_envs, env.max_episode_steps, env.action_dim).to(env.device)
@@ -97,7 +101,7 @@ class TrajOpt(Learner):
             self._clock.advance(step.terminated | step.truncated)
             steps.append(step)
         reward = torch.stack([step.reward for step in steps])
-        metrics = ascend(self._optimizer, reward.mean(), max_norm=config.max_grad_norm)
+        metrics = ascend(self._optimizer, reward.mean(), max_norm=config.max_grad_norm, ranks=self.ranks)
         with torch.no_grad():  # what lies beyond would be clipped by the env, and get no gradient any more
             self.policy.actions.clamp_(-1.0, 1.0)
         return Epoch(
@@ -108,7 +112,10 @@ class TrajOpt(Learner):
         )
 
     def _parts(self) -> dict[str, Any]:
-        return {"policy": self.policy, "optimizer": self._optimizer, "clock": self._clock}
+        return {"policy": self.policy, "optimizer": self._optimizer}
+
+    def _parts_of_envs(self) -> dict[str, Any]:
+        return {**super()._parts_of_envs(), "clock": self._clock}
 
 
 class _Clock:
