@@ -51,7 +51,7 @@ def n_step(reward: Tensor, done: Tensor, has_value: Tensor, *, gamma: float, ste
     for k in range(min(steps, horizon)):
         inside = slice(0, horizon - k)  # from these rows, the k-th next one is still in the window
         total[inside] += torch.where(going[inside], discount[inside] * reward[k:], 0.0)
-        discount[inside] *= torch.where(going[inside], gamma, 1.0)
+        discount[inside] = torch.where(going[inside], gamma * discount[inside], discount[inside])
         last[inside] = torch.where(going[inside], rows[k:], last[inside])
         going[inside] &= ~done[k:]
     ends_well = has_value.gather(0, last)
