@@ -9,7 +9,6 @@ env counts the same number of episodes, so that short ones do not count more oft
 from __future__ import annotations
 
 import argparse
-import json
 import logging
 import sys
 from collections.abc import Mapping, Sequence
@@ -18,6 +17,7 @@ from typing import Any
 
 from rewarped_sim.env import DeviceError, Env
 from rewarped_sim.evaluation_progress import EvaluationProgress
+from rewarped_sim.json_file import write_json
 from rewarped_sim.registry import ConfigError, task_names
 from rewarped_sim.train import BAD_INPUT, choose_device, show_log
 from rewarped_sim.train_config import read_train_config
@@ -29,7 +29,6 @@ from rewarped_sim.trained_run import (
     read_run_config,
 )
 from rewarped_sim.watched_env import WatchedEnv
-from sapo_learner.atomic_file import write_atomically
 from sapo_learner.evaluate import EvalResult, Random, Zero, evaluate
 from sapo_learner.policy import Policy
 from sapo_learner.statistics import interquartile_mean, interquartile_mean_ci95, mean_ci95
@@ -123,12 +122,6 @@ def over_runs(reports: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     return rows
 
 
-def write_json(path: Path, content: Any) -> None:
-    """Write whole or not at all, with null for what is not known. Raises OSError."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, (json.dumps(_without_nan(content), indent=1, allow_nan=False) + "\n").encode())
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Evaluate from the command line; returns 0 done, 2 bad input, 3 device missing, 1 stopped or not written."""
     options = _parser().parse_args(arguments)
@@ -211,15 +204,6 @@ def _log_summary(row: Mapping[str, Any]) -> None:
             agent,
             *(figures[name] for name in ("mean", "ci95", "iqm", "iqm_low", "iqm_high")),
         )
-
-
-def _without_nan(content: Any) -> Any:
-    """Replace NaN, which JSON does not know, by None."""
-    if isinstance(content, Mapping):
-        return {key: _without_nan(value) for key, value in content.items()}
-    if isinstance(content, (list, tuple)):
-        return [_without_nan(value) for value in content]
-    return None if content != content else content
 
 
 def _complain(message: str, code: int) -> int:

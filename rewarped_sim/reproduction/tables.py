@@ -1,0 +1,199 @@
+"""Tables of what came out, as the papers have them: algorithms by tasks, published figures below ours."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from rewarped_sim.reproduction import published
+from rewarped_sim.reproduction.record import Record
+from rewarped_sim.reproduction.suites import BASELINES
+from sapo_learner.algorithms import NAMES
+from sapo_learner.statistics import Interval, interquartile_mean_ci95, mean_ci95
+
+
+def describe(records: Sequence[Record]) -> str:
+    """Return all that is to be said of a suite's records, in Markdown. No record gives a line that says so."""
+    if not records:
+        return "No run of this suite is done yet."
+    parts = [
+        "Returns with **sampled actions**, as in the published tables; mean over seeds ± half the 95 % confidence "
+        "interval (Student's t over the seeds' means):",
+        _returns_table(records, "stochastic", with_published=True),
+        "Returns with the **mean action**, which is what a robot runs:",
+        _returns_table(records, "deterministic", with_published=False),
+        _aggregate(records),
+        "What the runs took:",
+        _cost_table(records),
+        _remark_on_budgets(records),
+    ]
+    return "\n\n".join(part for part in parts if part)
+
+
+def algorithms_of(records: Iterable[Record]) -> list[str]:
+    """List the algorithms of some records, in the order of the published tables."""
+    order = list(dict.fromkeys((*BASELINES[:-1], *(name for name in NAMES if "/" in name), "sapo", *NAMES)))
+    return sorted({record.algo for record in records}, key=order.index)
+
+
+def tasks_of(records: Iterable[Record]) -> list[str]:
+    """List the tasks of some records: published ones first, in the papers' order."""
+    order = list(published.RETURNS)
+    order += sorted({record.task for record in records} - set(order))
+    return sorted({record.task for record in records}, key=order.index)
+
+
+def seed_means(records: Iterable[Record], task: str, algo: str, agent: str) -> list[float]:
+    """List the mean returns of a task's and algorithm's runs, one a seed."""
+    return [record.agents[agent]["mean"] for record in records if (record.task, record.algo) == (task, algo)]
+
+
+def normalized_scores(records: Sequence[Record], agent: str) -> dict[str, list[list[float]]]:
+    """Return each algorithm's scores, one list a task: 0 is doing nothing, 1 is what SAPO earns on average.
+
+    Only tasks on which every algorithm has a run count, and among them those on which SAPO beats doing nothing.
+    """
+    algorithms = algorithms_of(records)
+    scores: dict[str, list[list[float]]] = {algo: [] for algo in algorithms}
+    for task in tasks_of(records):
+        earned = {algo: seed_means(records, task, algo, agent) for algo in algorithms}
+        if "sapo" not in earned or not all(earned.values()):
+            continue
+        zero, one = _do_nothing(records, task), mean_ci95(earned["sapo"]).estimate
+        if one > zero:
+            for algo, means in earned.items():
+                scores[algo].append([(mean - zero) / (one - zero) for mean in means])
+    return scores if any(scores.values()) else {}
+
+
+def _returns_table(records: Sequence[Record], agent: str, *, with_published: bool) -> str:
+    tasks, ablated = tasks_of(records), any("/" in record.algo for record in records)
+    rows = []
+    for algo in algorithms_of(records):
+        cells = []
+        for task in tasks:
+            cell = _interval_text(seed_means(records, task, algo, agent))
+            paper = published.RETURNS.get(task, {}).get(algo)
+            if with_published and paper:
+                cell += f"<br>published {paper.mean:g} ± {paper.ci95:g}"
+            cells.append(cell)
+        if ablated:
+            cells.append(_gain_over_shac(records, algo, agent, with_published))
+        rows.append([algo, *cells])
+    for name in ("do_nothing", "random"):
+        cells = [_interval_text(_means_of_all(records, task, name), with_interval=False) for task in tasks]
+        rows.append([f"*{name.replace('_', ' ')}*", *cells, *([""] if ablated else [])])
+    return _markdown(["", *tasks, *(["gain over SHAC"] if ablated else [])], rows)
+
+
+def _gain_over_shac(records: Sequence[Record], algo: str, agent: str, with_published: bool) -> str:
+    """Mean over tasks of the relative gain; ours, and on DFlex the published one."""
+    gains = []
+    for task in tasks_of(records):
+        ours, shac = (seed_means(records, task, name, agent) for name in (algo, "shac"))
+        if ours and shac:
+            base = mean_ci95(shac).estimate
+            gains.append((mean_ci95(ours).estimate - base) / abs(base))
+    cell = f"{100 * sum(gains) / len(gains):+.1f} %" if gains and algo != "shac" else ""
+    paper = published.GAIN_OVER_SHAC.get(algo)
+    return cell + (f"<br>published {paper:+.1f} % (DFlex)" if with_published and paper else "")
+
+
+def _aggregate(records: Sequence[Record]) -> str:
+    scores = normalized_scores(records, "stochastic")
+    if len(scores) < 2:
+        return ""
+    rows = []
+    for algo, strata in scores.items():
+        rows.append([algo, _with_bounds(interquartile_mean_ci95(strata)), str(sum(map(len, strata)))])
+    count = len(next(iter(scores.values())))
+    return (
+        f"Over the {count} {'task' if count == 1 else 'tasks'} on which all of them have run: interquartile mean of the normalised scores (0: doing "
+        "nothing, 1: SAPO's mean) with sampled actions, and its 95 % stratified bootstrap interval:\n\n"
+        + _markdown(["", "IQM [95 %]", "runs"], rows)
+    )
+
+
+def _cost_table(records: Sequence[Record]) -> str:
+    tasks = tasks_of(records)
+
+    def cell(task: str, algo: str) -> str:
+        found = [record for record in records if (record.task, record.algo) == (task, algo)]
+        if not found:
+            return ""
+        steps, seeds = found[0].env_steps, len(found)
+        minutes = sum(record.wall_clock_s for record in found) / seeds / 60.0
+        return f"{_millions(steps)} steps, {minutes:.0f} min, {seeds} {'seed' if seeds == 1 else 'seeds'}"
+
+    rows = [[algo, *(cell(task, algo) for task in tasks)] for algo in algorithms_of(records)]
+    rows.append(["*published*", *(_published_steps(task) for task in tasks)])
+    return _markdown(["", *tasks], rows)
+
+
+def _remark_on_budgets(records: Sequence[Record]) -> str:
+    """Say which runs were planned shorter than the full budget, and what that means."""
+    short = sorted(
+        {
+            (record.task, record.algo, record.epochs, record.full_epochs)
+            for record in records
+            if record.epochs < record.full_epochs
+        }
+    )
+    under = [task for task in tasks_of(records) if _is_under_published(records, task)]
+    lines = [f"{task} {algo}: {epochs} of {full} epochs" for task, algo, epochs, full in short]
+    remark = "Learning rates fall to their last value over the *planned* epochs"
+    if not lines and not under:
+        return f"{remark}; every run had its full budget."
+    what = [f"scaled down: {'; '.join(lines)}"] if lines else []
+    what += [f"fewer env steps than published: {', '.join(under)}"] if under else []
+    return (
+        f"{remark}: a shorter budget is a shorter schedule, not the beginning of the long one. "
+        f"Shorter here: {' — '.join(what)}."
+    )
+
+
+def _is_under_published(records: Sequence[Record], task: str) -> bool:
+    ours = [record.env_steps for record in records if record.task == task and record.algo != "trajopt"]
+    return bool(ours) and task in published.STEPS and min(ours) < 0.95 * published.STEPS[task]
+
+
+def _do_nothing(records: Sequence[Record], task: str) -> float:
+    return mean_ci95(_means_of_all(records, task, "do_nothing")).estimate
+
+
+def _means_of_all(records: Sequence[Record], task: str, agent: str) -> list[float]:
+    """One value a seed of the starts: a baseline that does not learn earns the same beside every algorithm."""
+    return list({r.seed: r.agents[agent]["mean"] for r in records if r.task == task}.values())
+
+
+def _interval_text(means: Sequence[float], *, with_interval: bool = True) -> str:
+    if not means:
+        return ""
+    interval = mean_ci95(means)
+    if len(means) == 1:
+        return f"{_figure(interval.estimate)}{' (1 seed)' if with_interval else ''}"
+    if not with_interval:
+        return _figure(interval.estimate)
+    return f"**{_figure(interval.estimate)} ± {_figure(interval.half_width)}**"
+
+
+def _with_bounds(interval: Interval) -> str:
+    if interval.low != interval.low:
+        return f"{interval.estimate:.3f}"
+    return f"{interval.estimate:.3f} [{interval.low:.3f}, {interval.high:.3f}]"
+
+
+def _figure(value: float) -> str:
+    return f"{value:.1f}" if abs(value) < 1e5 else f"{value:.3g}"
+
+
+def _millions(steps: float) -> str:
+    return f"{steps / 1e6:.2g} M"
+
+
+def _published_steps(task: str) -> str:
+    return f"{_millions(published.STEPS[task])} steps" if task in published.STEPS else ""
+
+
+def _markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
