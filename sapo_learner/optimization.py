@@ -50,7 +50,7 @@ def step_clipped(optimizer: AdamW, *, max_norm: float, ranks: Ranks = SINGLE) ->
 def ascend(
     optimizer: AdamW, objective: Tensor, *, max_norm: float, ranks: Ranks = SINGLE
 ) -> dict[str, Tensor]:
-    """Step up the gradient, clipped, of an objective's mean over `ranks`; returns the actor's metrics, on the device."""
+    """Step up the clipped gradient of an objective's mean over `ranks`; returns the actor's metrics, on the device."""
     optimizer.zero_grad()
     (-objective).backward(inputs=parameters_of(optimizer))
     norm = step_clipped(optimizer, max_norm=max_norm, ranks=ranks)
