@@ -25,6 +25,7 @@ import warp as wp
 
 from rewarped_sim.best_policy import BestPolicy
 from rewarped_sim.env import DeviceError, Env, resolve_device
+from rewarped_sim.fault_dump import FaultDump
 from rewarped_sim.make import make
 from rewarped_sim.registry import ConfigError, UnknownTaskError, configure, find, task_names
 from rewarped_sim.results import (
@@ -42,7 +43,16 @@ from rewarped_sim.trained_run import EVALUATION_SEED_OFFSET, SELECTION_SEED_OFFS
 from rewarped_sim.video import write_video
 from rewarped_sim.watched_env import WatchedEnv
 from sapo_learner.algorithms import ALGORITHMS, NAMES, Algorithm, split_name
-from sapo_learner.checkpoint import CheckpointError, CheckpointHeader, load_latest, save_checkpoint
+from sapo_learner.checkpoint import (
+    CheckpointError,
+    CheckpointHeader,
+    NoCheckpointError,
+    NotSavedError,
+    load_checkpoint,
+    load_latest,
+    save_checkpoint,
+    set_aside_newer,
+)
 from sapo_learner.export import ExportError, export_bundle
 from sapo_learner.learner import Interrupted, TrainingDiverged
 from sapo_learner.metrics import MetricsLogger
@@ -91,17 +101,17 @@ def train(
     device = choose_device(config.device)
     # The optimisers' moments of idle weights decay into denormal numbers, on which a CPU is 15 times slower.
     torch.set_flush_denormal(True)
-    folder = open_run_folder(config)
-    run = _Run(
-        config, algorithm, algo_config, device, folder, observer or NoObserver(), control or RunControl()
-    )
-    try:
-        return run.carry_out()
-    except Exception as error:
-        run.report(RunState.FAILED, f"{type(error).__name__}: {error}")
-        raise
-    finally:
-        run.close()
+    with open_run_folder(config) as folder:
+        run = _Run(
+            config, algorithm, algo_config, device, folder, observer or NoObserver(), control or RunControl()
+        )
+        try:
+            return run.carry_out()
+        except Exception as error:
+            run.report(RunState.FAILED, f"{type(error).__name__}: {error}")
+            raise
+        finally:
+            run.close()
 
 
 class _Run:
@@ -152,12 +162,13 @@ class _Run:
         )
         self._best = BestPolicy(self._forward_env(SELECTION_SEED_OFFSET)) if config.select_every else None
         self._header = CheckpointHeader.of(self._env, task=config.task, algo=config.algo)
+        self._saved_epoch = -1
         if config.resume:
             self._restore()
-        self._saved_epoch = self._learner.epoch if config.resume else -1
-        folder.config.write_text(config.to_yaml(), encoding="utf-8")
+            folder.describe(config)
+        self._faults = FaultDump(folder.faults, self._header)
         self._metrics = MetricsLogger(folder.path, epoch=self._learner.epoch)
-        self._trained_s = 0.0
+        self._trained_s = self._bad_adjoints = 0.0
 
     def carry_out(self) -> TrainResult:
         """Train to the last epoch, then show the results."""
@@ -192,7 +203,8 @@ class _Run:
                 self._after_epoch(metrics, progress, time.monotonic() - started)
         except Interrupted:
             pass
-        except TrainingDiverged:
+        except TrainingDiverged as error:
+            self._record(error.metrics)
             self._save()
             raise
         finally:
@@ -201,7 +213,7 @@ class _Run:
     def _after_epoch(self, metrics: dict[str, float], progress: Progress, took_s: float) -> None:
         learner, epochs = self._learner, self._config.epochs
         self._trained_s += took_s
-        self._metrics.log(learner.epoch, metrics)
+        self._record(metrics)
         progress.update(learner.epoch, metrics)
         status = self._status
         self.report(
@@ -224,10 +236,17 @@ class _Run:
             + round(metrics["actor/skipped"] + metrics.get("critic/skipped", 0.0)),
         )
         self._try_out()
-        if learner.epoch % self._config.checkpoint_every == 0:
-            self._save()
+        if learner.epoch - max(self._saved_epoch, 0) >= self._config.checkpoint_every:
+            self._save_if_possible()
         self._answer_requests()
         self._wait_while_paused()
+
+    def _record(self, metrics: dict[str, float]) -> None:
+        """Log a finished epoch, and keep the state before it where something went wrong in it."""
+        bad_adjoints = float(self._env.bad_adjoints.sum())
+        metrics["bad_adjoints"], self._bad_adjoints = bad_adjoints - self._bad_adjoints, bad_adjoints
+        self._metrics.log(self._learner.epoch, metrics)
+        self._faults.look_at(self._learner, metrics)
 
     def _try_out(self) -> None:
         """Try the policy where a trial is due."""
@@ -270,8 +289,24 @@ class _Run:
             self._saved_epoch = learner.epoch
         return self._checkpoint
 
+    def _save_if_possible(self) -> None:
+        """Save, or where the disk does not take it, say so and train on: the next epoch tries again."""
+        try:
+            self._save()
+        except NotSavedError as error:
+            log.warning("%s; training goes on and tries again after the next epoch", error)
+
     def _restore(self) -> None:
-        restored = load_latest(self._folder.checkpoints, header=self._header)
+        """Take over the newest whole checkpoint, or the one named; a run that has none yet begins anew."""
+        config, folder = self._config, self._folder.checkpoints
+        try:
+            if config.resume_from:
+                restored = load_checkpoint(Path(config.resume_from), header=self._header)
+            else:
+                restored = load_latest(folder, header=self._header)
+        except NoCheckpointError:
+            log.info("the run in %s has no checkpoint yet: it begins with epoch 1", self._folder.path)
+            return
         for line in restored.broken:
             log.warning("passed over a broken checkpoint: %s", line)
         try:
@@ -280,7 +315,9 @@ class _Run:
             raise CheckpointError(f"{restored.path}: {error}") from error
         if self._best is not None and "best_policy" in restored.state:  # a run may begin to choose later
             self._best.load_state_dict(restored.state["best_policy"])
-        self._checkpoint = restored.path
+        self._checkpoint, self._saved_epoch = restored.path, restored.epoch
+        if aside := set_aside_newer(folder, epoch=restored.epoch):
+            log.info("newer checkpoints are now in %s", aside)
         log.info("resumed from %s (epoch %d)", restored.path, restored.epoch)
 
     # ---- results -------------------------------------------------------------------------------------------
@@ -391,12 +428,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         config = read_train_config(values, config_path=options.config, resume=options.resume)
         train(config, control=control)
+    except (TrainingDiverged, ExportError, NotSavedError, OSError) as error:
+        return _complain(error, 1)
     except BAD_INPUT as error:
         return _complain(error, 2)
     except DeviceError as error:
         return _complain(error, 3)
-    except (TrainingDiverged, ExportError) as error:
-        return _complain(error, 1)
     return 0
 
 
@@ -430,7 +467,7 @@ def _parser() -> argparse.ArgumentParser:
         nargs="?",
         const="true",
         default="",
-        help="continue the newest run, or the one in this folder",
+        help="continue the newest run, the one in this folder, or from this checkpoint",
     )
     add("--config", default="", help="YAML file of differences with sections run, task and one per algorithm")
     add("--checkpoint-every", type=int, help="epochs between checkpoints")

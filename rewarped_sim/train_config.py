@@ -36,7 +36,9 @@ class TrainConfig:
     out_dir: str = ""
     """Folder for everything that the run writes; empty means a new one, runs/<task>_<algo>_<seed>."""
     resume: bool = False
-    """Continue the run in out_dir from its newest whole checkpoint."""
+    """Continue the run in out_dir."""
+    resume_from: str = ""
+    """Checkpoint to continue from; newer ones are set aside. Empty: the newest whole one."""
     checkpoint_every: int = 10
     """Epochs between checkpoints."""
     select_every: int = 0
@@ -76,7 +78,11 @@ class TrainConfig:
             "task": dict(run.pop("task_options")),
             split_name(self.algo)[0]: dict(run.pop("algo_options")),
         }
-        for name in ("out_dir", "resume"):  # where this run went says nothing about the next one
+        for name in (
+            "out_dir",
+            "resume",
+            "resume_from",
+        ):  # where this run went says nothing about the next one
             del run[name]
         return yaml.safe_dump(sections, sort_keys=False)
 
@@ -86,8 +92,8 @@ def read_train_config(values: Mapping[str, Any], *, config_path: str = "", resum
 
     values: fields of TrainConfig by name; empty text and 0 for num_envs and epochs mean "not given".
     resume: empty or false starts afresh; true or latest continues the run in out_dir, or where none is given
-    the newest run of this task, algorithm and seed; anything else is the folder of the run to continue. The
-    settings of that run then stand between the task's and the user's.
+    the newest run of this task, algorithm and seed; anything else is the folder of the run to continue, or one of its
+    checkpoints. The settings of that run, which hold the task's, then take their place.
     Raises UnknownTaskError or ConfigError, whose message names file and key.
     """
     given = {key: value for key, value in values.items() if not _is_unset(key, value)}
@@ -99,9 +105,11 @@ def read_train_config(values: Mapping[str, Any], *, config_path: str = "", resum
     layers += [user, {"run": given}]
     run = _merge(layers, "run")
     if resume.lower() not in ("", "false"):
-        folder = find_run(configure(TrainConfig(), run, "run"), resume)
-        layers.insert(-2, _read_sections(folder / CONFIG_FILE))
-        run = _merge(layers, "run") | {"out_dir": str(folder), "resume": True}
+        folder, checkpoint = find_run(configure(TrainConfig(), run, "run"), resume)
+        if (folder / CONFIG_FILE).is_file():  # else it was killed in its first moments
+            layers[:-2] = [{}, _read_sections(folder / CONFIG_FILE)]  # in which the task's own file went in
+        run = _merge(layers, "run")
+        run |= {"out_dir": str(folder), "resume": True, "resume_from": str(checkpoint or "")}
     run.setdefault("num_envs", find(run.get("task", DEFAULT_TASK)).num_envs)
     run["task_options"] = _merge(layers, "task")
     family, variation = split_name(run.get("algo", TrainConfig.algo))

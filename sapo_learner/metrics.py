@@ -1,58 +1,104 @@
-"""Metrics of a run, epoch by epoch, as `metrics.csv` and as TensorBoard events; both go on after a resume."""
+"""Metrics of a run, epoch by epoch, as `metrics.csv` and as TensorBoard events; both go on after a resume.
+
+The CSV file is what counts: a row is with the operating system when `log` returns, and so outlives the process.
+TensorBoard writes behind; what a killed process still owed it is written anew from the CSV file.
+"""
 
 from __future__ import annotations
 
 import csv
+import io
+import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TextIO
 
 from torch.utils.tensorboard import SummaryWriter
 
+from sapo_learner.atomic_file import clear_leftovers, write_atomically
+
 EPOCH = "epoch"
+
+log = logging.getLogger(__name__)
 
 
 class MetricsLogger:
-    """Writes each epoch's metrics as they come, so that nothing is lost with the process."""
+    """Writes each epoch's metrics as they come, so that nothing is lost with the process.
+
+    A disk that is full costs no row and does not end the training: it is said once, and rows wait for the next epoch.
+    """
 
     def __init__(self, directory: str | os.PathLike[str], *, epoch: int = 0) -> None:
         """Open or continue the files in `directory`; what they hold of epochs after `epoch` is dropped."""
         self.path = Path(directory) / "metrics.csv"
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        rows = [row for row in read_metrics(self.path) if row[EPOCH] <= epoch]
-        self._columns = list(rows[0]) if rows else []
-        if self._columns:
-            self._rewrite(rows)
+        folder = self.path.parent
+        folder.mkdir(parents=True, exist_ok=True)
+        clear_leftovers(folder)
+        self._rows = [row for row in read_metrics(self.path) if row[EPOCH] <= epoch]
+        self._columns = list(self._rows[0]) if self._rows else []
+        self._written = 0
+        """How many of the rows are in the file."""
+        if self._rows:
+            self._rewrite()
+            self._written = len(self._rows)
         else:
             self.path.unlink(missing_ok=True)
-        self._tensorboard = SummaryWriter(str(self.path.parent), purge_step=epoch + 1)
+        for events in folder.glob("events.out.tfevents.*"):
+            events.unlink()
+        self._tensorboard: SummaryWriter | None = SummaryWriter(str(folder))
+        for row in self._rows:
+            self._show(row)
 
     def log(self, epoch: int, metrics: Mapping[str, float]) -> None:
         """Add the metrics of an epoch. A name not seen before becomes a new column, NaN in earlier rows."""
         row = {EPOCH: float(epoch), **metrics}
-        if new := [name for name in row if name not in self._columns]:
-            self._columns += new
-            self._rewrite(read_metrics(self.path))
-        with self.path.open("a", newline="") as file:
-            self._writer(file).writerow(_as_text(row))
-        for name, value in metrics.items():
-            self._tensorboard.add_scalar(name, value, epoch)
+        self._rows.append(row)
+        all_written = self._written == len(self._rows) - 1
+        new = [name for name in row if name not in self._columns]
+        self._columns += new
+        try:
+            if new or not all_written:
+                self._rewrite()
+            else:
+                with self.path.open("ab") as file:
+                    file.write(self._csv([row]))
+            self._written = len(self._rows)
+        except OSError as error:
+            if all_written:  # else it was said before
+                log.warning("%s: %s; rows wait until it can be written", self.path, error.strerror or error)
+        self._show(row)
 
     def close(self) -> None:
         """Flush the TensorBoard events; the CSV file is complete at any time."""
-        self._tensorboard.close()
+        try:
+            if self._tensorboard is not None:
+                self._tensorboard.close()
+        except OSError as error:
+            self._give_up_tensorboard(error)
 
-    def _rewrite(self, rows: list[dict[str, float]]) -> None:
-        temporary = self.path.with_suffix(".tmp")
-        with temporary.open("w", newline="") as file:
-            writer = self._writer(file)
-            writer.writeheader()
-            writer.writerows(_as_text(row) for row in rows)
-        os.replace(temporary, self.path)
+    def _rewrite(self) -> None:
+        header = (",".join(self._columns) + "\n").encode()
+        write_atomically(self.path, header + self._csv(self._rows))
 
-    def _writer(self, file: TextIO) -> csv.DictWriter:
-        return csv.DictWriter(file, self._columns, restval="nan", lineterminator="\n")
+    def _csv(self, rows: Sequence[Mapping[str, float]]) -> bytes:
+        text = io.StringIO()
+        writer = csv.DictWriter(text, self._columns, restval="nan", lineterminator="\n")
+        writer.writerows({name: f"{value:.9g}" for name, value in row.items()} for row in rows)
+        return text.getvalue().encode()
+
+    def _show(self, row: Mapping[str, float]) -> None:
+        if self._tensorboard is None:
+            return
+        try:
+            for name, value in row.items():
+                if name != EPOCH:
+                    self._tensorboard.add_scalar(name, value, int(row[EPOCH]))
+        except OSError as error:
+            self._give_up_tensorboard(error)
+
+    def _give_up_tensorboard(self, error: OSError) -> None:
+        log.warning("no more TensorBoard events: %s; a resume writes them anew", error.strerror or error)
+        self._tensorboard = None
 
 
 def read_metrics(path: str | os.PathLike[str]) -> list[dict[str, float]]:
@@ -66,7 +112,3 @@ def read_metrics(path: str | os.PathLike[str]) -> list[dict[str, float]]:
     text = path.read_text()
     whole_lines = text[: text.rfind("\n") + 1].splitlines()
     return [{name: float(value) for name, value in row.items()} for row in csv.DictReader(whole_lines)]
-
-
-def _as_text(row: Mapping[str, float]) -> dict[str, str]:
-    return {name: f"{value:.9g}" for name, value in row.items()}

@@ -51,7 +51,7 @@ PARAMS = (
     Param(
         "resume",
         "",
-        "true or latest continues the newest run, or the one in out_dir; or the folder of a run.",
+        "true or latest continues the newest run, or the one in out_dir; or the folder of a run, or its checkpoint.",
     ),
     Param("config", "", "YAML file of differences from the defaults, with sections run, task and sapo."),
     Param("publish_rate_hz", 10.0, "Rate of ~/particles and ~/shapes, while somebody subscribes [Hz]."),

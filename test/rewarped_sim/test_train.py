@@ -210,7 +210,7 @@ def test_an_unknown_task_is_refused(tiny_config, tmp_path):
         (["--epochs", "many"], 2, "invalid int value: 'many'"),
         (["--epochs", "3", "--device", "cuda:99"], 3, "device 'cuda:99'"),
         (["--out-dir", "{file}/run"], 2, "cannot be written"),
-        (["--resume", "{file}"], 2, "is a file; expected true, latest or a run's folder"),
+        (["--resume", "{file}"], 2, "is a file, but no checkpoint in the folder of its run"),
     ],
 )
 def test_the_command_line_says_what_is_wrong_in_one_line(tmp_path, words, code, message):

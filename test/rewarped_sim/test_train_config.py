@@ -137,13 +137,43 @@ def test_without_resume_a_run_starts_afresh(word):
         ("true", "", "no earlier run under"),
         ("true", "elsewhere", "elsewhere is not the folder of a run"),
         ("elsewhere", "", "elsewhere is not the folder of a run"),
-        ("a_file", "", "a_file is a file; expected true, latest or a run's folder"),
+        (
+            "a_file",
+            "",
+            "a_file is a file, but no checkpoint in the folder of its run; expected true, latest, a ",
+        ),
     ],
 )
 def test_resuming_what_is_not_there_is_refused(tmp_path, resume, out_dir, message):
     write(tmp_path / "a_file", "")
     with pytest.raises(ConfigError, match=message):
         read_train_config({"out_dir": out_dir}, resume=resume)
+
+
+def test_a_checkpoint_names_its_run_and_itself(tmp_path):
+    write(tmp_path / "mine" / CONFIG_FILE, {"run": {"epochs": 50}})
+    checkpoint = tmp_path / "mine" / "checkpoints" / "checkpoint_000020.pt"
+    write(checkpoint, "")
+    config = read_train_config({}, resume=str(checkpoint))
+    assert (config.out_dir, config.resume_from, config.epochs) == (
+        str(tmp_path / "mine"),
+        str(checkpoint),
+        50,
+    )
+    assert read_train_config({}, resume=str(tmp_path / "mine")).resume_from == ""
+    assert "resume" not in config.to_yaml()
+
+
+def test_a_run_killed_before_it_wrote_its_settings_is_begun_with_those_given(tmp_path):
+    (tmp_path / "mine").mkdir()
+    write(tmp_path / "mine" / ".lock", "process 1 on somewhere")
+    write(tmp_path / "mine" / ".writing_config.yaml", "run: {epo")
+    config = read_train_config({"out_dir": "mine", "epochs": 7}, resume="true")
+    with open_run_folder(config) as folder:
+        assert yaml.safe_load(folder.config.read_text())["run"]["epochs"] == 7
+    write(tmp_path / "notes" / "notes.txt", "somebody's notes are not a run")
+    with pytest.raises(ConfigError, match=f"notes is not the folder of a run .no {CONFIG_FILE} in it"):
+        read_train_config({"out_dir": "notes"}, resume="true")
 
 
 @pytest.mark.parametrize("task", ["rolling_flat_small", "spring_press", "humanoid"])

@@ -1,4 +1,7 @@
+import logging
 import math
+import os
+import resource
 
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -76,3 +79,41 @@ def test_tensorboard_shows_the_same_numbers_also_after_a_resume(tmp_path):
     events = EventAccumulator(str(tmp_path))
     events.Reload()
     assert [(event.step, event.value) for event in events.Scalars("reward/height")] == [(1, 1.0), (2, 20.0)]
+
+
+def test_tensorboard_gets_back_what_a_killed_process_still_owed_it(tmp_path):
+    child = os.fork()
+    if child == 0:
+        logger = MetricsLogger(tmp_path)
+        for epoch in range(1, 9):
+            logger.log(epoch, {"return": epoch / 3})
+        os._exit(0)  # as kill -9: nothing is flushed
+    os.waitpid(child, 0)
+    resumed = MetricsLogger(tmp_path, epoch=8)
+    resumed.log(9, {"return": 3.0})
+    resumed.close()
+    events = EventAccumulator(str(tmp_path))
+    events.Reload()
+    found = [(event.step, event.value) for event in events.Scalars("return")]
+    assert found == [(epoch, pytest.approx(epoch / 3, rel=1e-7)) for epoch in range(1, 10)]
+
+
+@pytest.mark.filterwarnings(
+    "ignore::pytest.PytestUnhandledThreadExceptionWarning"
+)  # TensorBoard's own thread
+def test_a_full_disk_is_said_once_and_costs_no_row(tmp_path, caplog):
+    logger = MetricsLogger(tmp_path)
+    logger.log(1, {"return": 1.0})
+    _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    caplog.set_level(logging.WARNING)
+    try:
+        for epoch in range(2, 6):
+            resource.setrlimit(resource.RLIMIT_FSIZE, (len("epoch,return\n1,1\n2"), hard))
+            logger.log(epoch, {"return": float(epoch)})
+            assert [row["return"] for row in read_metrics(logger.path)] == [1.0]
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
+    assert sum("rows wait until it can be written" in line for line in caplog.messages) == 1
+    logger.log(6, {"return": 6.0})
+    logger.close()
+    assert [row["return"] for row in read_metrics(logger.path)] == [1.0, 2.0, 3.0, 4.0, 5.0, 6.0]
