@@ -10,7 +10,7 @@ from torch import Tensor
 
 from sapo_learner.learner import Interrupted
 from sapo_learner.network_input import NetworkInput, ObsLayout, stack
-from sapo_learner.rollout import is_sane
+from sapo_learner.outcome import Outcome
 from sapo_learner.vec_env import VecEnv
 
 
@@ -59,16 +59,9 @@ def collect(
         steps.append(env.step(actions[-1]))
         obs = layout.pack(steps[-1].obs)
 
-    terminated = torch.stack([step.terminated for step in steps])
-    truncated = torch.stack([step.truncated for step in steps])
-    sane = torch.stack([is_sane(step.terminal_obs) for step in steps])
     return Experience(
         inputs=stack(inputs),
         terminal=stack([layout.pack(step.terminal_obs) for step in steps]),
         action=torch.stack(actions),
-        reward=torch.stack([step.reward for step in steps]),
-        done=terminated | truncated,
-        # a failure in the very last step of an episode counts as reaching its time limit
-        has_value=(truncated | ~terminated) & sane,
-        info={name: torch.stack([step.info[name] for step in steps]) for name in steps[0].info},
+        **Outcome.of(steps)._asdict(),
     )

@@ -12,7 +12,7 @@ from torch import Generator, Tensor, nn
 from policy_runner.contract import ObsTerm
 from sapo_learner.distributions import Distribution, standard_normal
 from sapo_learner.encoders import FlatEncoder, PointEncoder, Pool, make_encoder
-from sapo_learner.heads import BoundedHead, FreeStdHead, Head, SquashedHead
+from sapo_learner.heads import Head, SquashedHead
 from sapo_learner.network_input import NetworkInput, ObsLayout
 from sapo_learner.networks import SILU, Style
 from sapo_learner.normalizer import StateNormalizer
@@ -88,7 +88,7 @@ def make_policy(
     hidden: Sequence[int],
     weights: Generator,
     samples: Generator,
-    head: type[SquashedHead] | type[FreeStdHead] | type[BoundedHead] = SquashedHead,
+    head: type[Head] = SquashedHead,
     pool: Pool = "mean",
     style: Style = SILU,
     head_gain: float = 1.0,

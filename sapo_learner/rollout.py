@@ -11,11 +11,9 @@ from torch import Tensor
 from sapo_learner.distributions import SquashedNormal
 from sapo_learner.learner import Interrupted
 from sapo_learner.network_input import NetworkInput, stack
+from sapo_learner.outcome import Outcome
 from sapo_learner.policy import GaussianPolicy
-from sapo_learner.vec_env import Obs, VecEnv
-
-MAX_OBSERVATION = 1e6
-"""A terminal observation with a larger entry has no value worth bootstrapping from."""
+from sapo_learner.vec_env import VecEnv
 
 
 class Window(NamedTuple):
@@ -31,6 +29,10 @@ class Window(NamedTuple):
     """(H, N)."""
     entropy: Tensor | None
     """(H, N) estimates of the policy's entropy [nat], where they were asked for."""
+    actions: tuple[Tensor, ...]
+    """H times (N, d): the very tensors that `reward` and `terminal` were computed from."""
+    action_noise: Tensor
+    """(H, N, d), that of the actions."""
     done: Tensor
     """(H, N) bool: the episode ended with this step."""
     has_value: Tensor
@@ -45,50 +47,42 @@ def roll_out(
     *,
     action_noise: Tensor,
     entropy_noise: Tensor | None = None,
+    detach_observations: bool = False,
     should_stop: Callable[[], bool],
 ) -> Window:
     """Start a new window where the env stands, and act in it. Nothing but the env changes.
 
     action_noise: (H, N, d), standard normal. entropy_noise: (H, samples, N, d), the same, to estimate the entropy
-    of a squashed policy. Nothing in the loop waits for the device: dones are masks, and what is needed of them
-    is read afterwards.
+    of a squashed policy. detach_observations: let no gradient flow through what the policy sees; an action then
+    answers for what it does to the simulator alone, and not for how later actions answer to that.
+    Nothing in the loop waits for the device: dones are masks, and what is needed of them is read afterwards.
 
     Raises:
         Interrupted: `should_stop()`, asked before every step, turned true.
     """
     obs = env.detach()
-    states, inputs, entropies, steps = [policy.layout.pack(obs).state], [], [], []
+    states, inputs, entropies, actions, steps = [policy.layout.pack(obs).state], [], [], [], []
     for t in range(len(action_noise)):
         if should_stop():
             raise Interrupted(f"stopped before step {t} of {len(action_noise)}")
         normalized = policy.normalize(obs)
-        distribution = policy.distribution(normalized)
-        step = env.step(distribution.sample(action_noise[t]))
-        obs = step.obs
         inputs.append(normalized.map(Tensor.detach))
+        distribution = policy.distribution(inputs[-1] if detach_observations else normalized)
+        actions.append(distribution.sample(action_noise[t]))
+        step = env.step(actions[-1])
+        obs = step.obs
         if entropy_noise is not None:
             assert isinstance(distribution, SquashedNormal)
             entropies.append(distribution.entropy(entropy_noise[t]))
         states.append(policy.layout.pack(obs).state.detach())
         steps.append(step)
 
-    terminated = torch.stack([step.terminated for step in steps])
-    truncated = torch.stack([step.truncated for step in steps])
-    sane = torch.stack([is_sane(step.terminal_obs) for step in steps])
     return Window(
         inputs=stack(inputs),
         terminal=stack([policy.normalize(step.terminal_obs) for step in steps]),
         states=torch.stack(states),
-        reward=torch.stack([step.reward for step in steps]),
         entropy=torch.stack(entropies) if entropies else None,
-        done=terminated | truncated,
-        # a failure in the very last step of an episode counts as reaching its time limit
-        has_value=(truncated | ~terminated) & sane,
-        info={name: torch.stack([step.info[name] for step in steps]) for name in steps[0].info},
+        actions=tuple(actions),
+        action_noise=action_noise,
+        **Outcome.of(steps)._asdict(),
     )
-
-
-def is_sane(obs: Obs) -> Tensor:
-    """Tell which envs' whole observation is finite and of sane size, (N,) bool; NaN compares false."""
-    largest = [value.detach().flatten(1).abs().amax(dim=1) for value in obs.values()]
-    return torch.stack(largest).amax(dim=0) <= MAX_OBSERVATION

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from sapo_learner.learner import Epoch, Interrupted, Learner
 from sapo_learner.optimization import ascend, make_adamw
+from sapo_learner.outcome import Outcome
 from sapo_learner.parallel import SINGLE, Ranks
 from sapo_learner.settings import require_betas, require_not_negative, require_positive
 from sapo_learner.vec_env import Obs, VecEnv
@@ -100,16 +101,13 @@ class TrajOpt(Learner):
             step = self.env.step(self.policy.actions[self._clock.step])
             self._clock.advance(step.terminated | step.truncated)
             steps.append(step)
-        reward = torch.stack([step.reward for step in steps])
-        metrics = ascend(self._optimizer, reward.mean(), max_norm=config.max_grad_norm, ranks=self.ranks)
+        outcome = Outcome.of(steps)
+        objective = outcome.reward.mean()
+        metrics = ascend(self._optimizer, objective, max_norm=config.max_grad_norm, ranks=self.ranks)
         with torch.no_grad():  # what lies beyond would be clipped by the env, and get no gradient any more
             self.policy.actions.clamp_(-1.0, 1.0)
-        return Epoch(
-            reward=reward,
-            done=torch.stack([step.terminated | step.truncated for step in steps]),
-            info={name: torch.stack([step.info[name] for step in steps]) for name in steps[0].info},
-            metrics={**metrics, "actor/learning_rate": config.learning_rate},
-        )
+        rate = {"actor/learning_rate": config.learning_rate}
+        return Epoch(outcome.reward, outcome.done, outcome.info, {**metrics, **rate})
 
     def _parts(self) -> dict[str, Any]:
         return {"policy": self.policy, "optimizer": self._optimizer}
