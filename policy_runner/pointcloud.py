@@ -139,6 +139,13 @@ def stride_indices(available: int, num_points: int) -> NDArray[np.int64]:
     return np.arange(num_points, dtype=np.int64) * (available // num_points)
 
 
+def sample_indices(available: int, spec: PointCloudSpec) -> NDArray[np.int64]:
+    """Rows that the samplers `stride` and `random` keep, (spec.num_points,): it is their number alone that decides."""
+    if spec.sampler == "random" and available > spec.num_points:
+        return np.random.default_rng(spec.seed).choice(available, spec.num_points, replace=False)
+    return stride_indices(available, spec.num_points)
+
+
 def _inside(points: Points, spec: PointCloudSpec) -> NDArray[np.bool_]:
     """Whether each point lies in the crop box; no comparison holds for NaN, so this is the mask as well."""
     inside = np.ones(len(points), np.bool_)
@@ -151,15 +158,13 @@ def _inside(points: Points, spec: PointCloudSpec) -> NDArray[np.bool_]:
 
 def _sample(points: Points, spec: PointCloudSpec) -> Points:
     """Keep `spec.num_points` points, repeating some where there are fewer."""
-    if len(points) > spec.num_points and spec.sampler == "random":
-        return points[np.random.default_rng(spec.seed).choice(len(points), spec.num_points, replace=False)]
     if len(points) > spec.num_points and spec.sampler == "farthest":
         import open3d  # here, because it takes half a second to import and most policies do without
 
         cloud = open3d.geometry.PointCloud(open3d.utility.Vector3dVector(points.astype(np.float64)))
         cloud = cloud.farthest_point_down_sample(spec.num_points)
         points = np.asarray(cloud.points, np.float32)  # fewer than asked for where points coincide
-    return points[stride_indices(len(points), spec.num_points)]
+    return points[sample_indices(len(points), spec)]
 
 
 def _coordinate_layout(cloud: CloudLike) -> tuple[list[str], list[int]]:

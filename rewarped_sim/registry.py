@@ -5,8 +5,8 @@ from __future__ import annotations
 import difflib
 import importlib
 import pkgutil
-from collections.abc import Callable
-from dataclasses import dataclass, fields, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -84,7 +84,12 @@ def configure(config: Any, overrides: dict[str, Any], where: str) -> Any:
 
 
 def _convert(value: Any, default: Any, where: str) -> Any:
-    """`value` as the type of `default`; a bool is no number, an int may stand for a float."""
+    """`value` as the type of `default`; a bool is no number, an int may stand for a float.
+
+    Settings within settings take a mapping of what differs.
+    """
+    if is_dataclass(default) and isinstance(value, Mapping):
+        return configure(default, dict(value), where)
     if isinstance(default, tuple) and isinstance(value, (list, tuple)):
         if len(value) != len(default):
             raise ConfigError(f"{where}: expected {len(default)} values, got {len(value)}")

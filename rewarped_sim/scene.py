@@ -91,5 +91,7 @@ class Scene:
     surfaces: tuple[SceneSurface, ...] = ()
     lines: tuple[SceneLines, ...] = ()
     links: tuple[SceneLink, ...] = ()
+    cloud: NDArray[np.float32] | None = None
+    """What the task's depth camera sees, (n, 3) [m]; None: it has none, and all that is soft is seen."""
     focus: tuple[float, float, float] | None = None
     """What a camera that follows looks at [m]; None: the camera stands still."""

@@ -1,12 +1,16 @@
 """What the MPM tasks have in common: the unit cube they play in and the 250 points that a policy sees.
 
+Those are every k-th particle, as published, or with the setting `cloud: camera` what a depth camera sees of them,
+cropped and sampled as the policy runner does it. Rewards know the particles in either case.
+
 The published ones have y up; here z is up. Their point (x, y, z) is our (x, 1 - z, y).
 """
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cache
 
 import numpy as np
@@ -15,14 +19,17 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from policy_runner.contract import ActionSpec, ObsTerm, PointCloudSpec
+from rewarped_sim.cloud_chain import CloudChain
 from rewarped_sim.delta_position import DeltaPosition
+from rewarped_sim.depth_camera import CameraConfig, DepthCamera, View
 from rewarped_sim.engine.forward_kinematics import shape_poses
 from rewarped_sim.engine.kinematics import Tool
+from rewarped_sim.engine.mpm.bodies import Body
 from rewarped_sim.engine.mpm.grid import WALL_NODES
 from rewarped_sim.engine.mpm.state import PARTICLE_SIZE, F
 from rewarped_sim.observation import fill, observed_particles
 from rewarped_sim.scene import Scene, SceneShape
-from rewarped_sim.task import State, Task
+from rewarped_sim.task import Draw, State, Task
 
 FRAME = "world"
 NUM_POINTS = 250
@@ -31,6 +38,8 @@ CLOUD = PointCloudSpec(frame=FRAME, crop_min=(0.0, 0.0, 0.0), crop_max=(1.0, 1.0
 COM_Q = ObsTerm(name="com_q", kind="cloud_mean", shape=(3,), unit="m", frame=FRAME)
 PARTICLE_Q = ObsTerm(name="particle_q", kind="cloud", shape=(NUM_POINTS, 3), unit="m", frame=FRAME)
 TARGET_Q = ObsTerm(name="target_q", kind="goal_position", shape=(3,), unit="m", frame=FRAME)
+
+CLOUD_SOURCES = ("particles", "camera")
 
 PUBLISHED_ORIGIN = (0.0, 1.0, 0.0)
 """Where the published coordinates have their origin."""
@@ -52,8 +61,25 @@ class UnitCubeConfig:
     max_episode_steps: int = 300
     randomize: bool = True
     """Vary the start at every reset."""
+    cloud: str = "particles"
+    """What the policy's points are: every k-th of all `particles`, or what a depth `camera` sees of them."""
+    camera: CameraConfig = field(default_factory=CameraConfig)
+    """The depth camera, where there is one."""
+    point_cloud: PointCloudSpec = CLOUD
+    """How the camera's cloud is cropped and sampled; the exported contract tells the policy runner the same."""
 
     def __post_init__(self) -> None:
+        if self.cloud not in CLOUD_SOURCES:
+            raise ValueError(f"cloud must be one of {list(CLOUD_SOURCES)}, got {self.cloud!r}")
+        if self.cloud == "particles" and self.point_cloud != CLOUD:
+            raise ValueError("point_cloud says what happens to a camera's cloud; set cloud: camera, too")
+        if self.point_cloud.frame != FRAME:
+            raise ValueError(f"point_cloud.frame must be {FRAME!r}, got {self.point_cloud.frame!r}")
+        floor = WALL_NODES / self.grid_size
+        if self.camera.position[2] <= floor:
+            raise ValueError(
+                f"camera.position must be above the floor at z = {floor:.3f}, got {self.camera.position}"
+            )
         if self.num_particles < NUM_POINTS:
             raise ValueError(
                 f"num_particles must be >= {NUM_POINTS}, the points observed; got {self.num_particles}"
@@ -63,13 +89,16 @@ class UnitCubeConfig:
 
 
 class UnitCubeTask(Task):
-    """A task whose tool moves by increments among particles that are seen as `NUM_POINTS` points.
+    """A task whose tool moves by increments among particles that are seen as points.
 
-    A state may hold a `target`, (num_envs, 3) [m]; it is what a term of kind `goal_position` shows.
+    A state may hold a `target`, (num_envs, 3) [m]; it is what a term of kind `goal_position` shows. With a camera it
+    holds `camera_frame`, (num_envs, 2) int64, which decides the camera's noise.
     """
 
     control_dt_s = 1.0 / 60.0
-    point_cloud = CLOUD
+    num_start_random: int
+    """Random numbers that `start_state` takes."""
+    particle_color: tuple[float, float, float]
 
     def __init__(
         self,
@@ -78,17 +107,25 @@ class UnitCubeTask(Task):
         device: torch.device,
         *,
         tool: Tool,
+        bodies: tuple[Body, ...] = (),
+        particle_radius: float,
         step: tuple[float, ...],
         lower: tuple[float, ...],
         upper: tuple[float, ...],
         joint_unit: str,
         more_terms: tuple[ObsTerm, ...] = (),
     ) -> None:
-        """step: largest motion per control step of each joint; more_terms: observed besides joints and points."""
+        """Prepare actions and observations.
+
+        tool, bodies: what moves among the particles. particle_radius: of a particle that is drawn or seen [m].
+        step: largest motion per control step of each joint. more_terms: observed besides joints and points.
+        """
         self.name = name
         self.max_episode_steps = config.max_episode_steps
+        self.point_cloud = config.point_cloud
         joint_q = ObsTerm(name="joint_q", kind="joint_position", shape=(len(step),), unit=joint_unit)
-        self.obs_spec = (COM_Q, joint_q, *more_terms, PARTICLE_Q)
+        particle_q = replace(PARTICLE_Q, shape=(config.point_cloud.num_points, 3))
+        self.obs_spec = (COM_Q, joint_q, *more_terms, particle_q)
         self.action = ActionSpec(
             joint_names=tool.joint_names,
             mode="delta_position",
@@ -97,8 +134,34 @@ class UnitCubeTask(Task):
             upper=upper,
             max_velocity=tuple(motion / self.control_dt_s for motion in step),
         )
+        self._tool, self._grid_size, self._radius = tool, config.grid_size, particle_radius
         self._move = DeltaPosition(self.action, device)
         self._observed = observed_particles(config.num_particles, NUM_POINTS, device)
+        self._camera: DepthCamera | None = None
+        self.num_random = self.num_start_random
+        if config.cloud == "camera":
+            self._camera = DepthCamera(
+                config.camera, particle_radius=particle_radius, tool=tool, bodies=bodies, device=device
+            )
+            self._chain = CloudChain(config.point_cloud, config.num_particles, device)
+            self.num_random += DepthCamera.num_random
+
+    @abstractmethod
+    def start_state(self, uniform: Tensor) -> State:
+        """Start states from random numbers in [0, 1), (num_envs, num_start_random)."""
+
+    def initial_state(self, uniform: Tensor) -> State:
+        """Start states and, with a camera, its first frame."""
+        state = self.start_state(uniform[:, : self.num_start_random])
+        if self._camera is not None:
+            state["camera_frame"] = self._camera.start(uniform[:, self.num_start_random :])
+        return state
+
+    def after_step(self, state: State, draw: Draw) -> State:
+        """With a camera, its next frame."""
+        if self._camera is None:
+            return state
+        return state | {"camera_frame": self._camera.advance(state["camera_frame"])}
 
     def control(self, state: State, action: Tensor) -> dict[str, Tensor]:
         """The action's increments, cut at the joints' limits."""
@@ -110,12 +173,39 @@ class UnitCubeTask(Task):
             self.obs_spec,
             joint_position=state["joint_q"],
             goal_position=state.get("target"),
-            cloud=self.points(state),
+            cloud=self.points(state)
+            if self._camera is None
+            else self._chain(*self._view(self._camera, state)),
         )
 
     def points(self, state: State) -> Tensor:
-        """The particles that a policy sees, (num_envs, NUM_POINTS, 3) [m]."""
+        """Every k-th particle, (num_envs, NUM_POINTS, 3) [m]: of which rewards are made."""
         return state["particles"][:, self._observed, :3]
+
+    def more_shapes(self, state: State, index: int) -> Sequence[SceneShape]:
+        """What there is to draw besides particles, tool and floor."""
+        return ()
+
+    def scene(self, state: State, action: Tensor, index: int) -> Scene:
+        """One env's particles, tool and floor, and what its camera sees."""
+        scene = draw(
+            particles=state["particles"][index],
+            color=self.particle_color,
+            radius=self._radius,
+            tool=self._tool,
+            joint_q=state["joint_q"][index],
+            grid_size=self._grid_size,
+            extra=self.more_shapes(state, index),
+        )
+        if self._camera is None:
+            return scene
+        view = self._view(self._camera, state)
+        return replace(scene, cloud=view.points[index, view.seen[index]].detach().cpu().numpy())
+
+    def _view(self, camera: DepthCamera, state: State) -> View:
+        return camera.look(
+            state["particles"][..., :3], state["camera_frame"], state["joint_q"], state.get("bodies")
+        )
 
 
 def at_rest(positions: NDArray[np.float64], device: torch.device) -> Tensor:

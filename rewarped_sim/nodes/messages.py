@@ -26,8 +26,10 @@ MAX_VIEWED_POINTS = 20_000
 
 
 def cloud_message(scene: Scene, stamp: Time) -> PointCloud2:
-    """Give all particles and vertices of soft bodies, in order, as x, y, z: what an all-seeing camera would."""
-    points = np.concatenate([scene.particles, *(surface.vertices for surface in scene.surfaces)])
+    """Give what the scene's depth camera sees as x, y, z; where there is none, all particles and vertices in order."""
+    points = scene.cloud
+    if points is None:
+        points = np.concatenate([scene.particles, *(surface.vertices for surface in scene.surfaces)])
     return _cloud(np.ascontiguousarray(points, np.float32), "xyz", scene.frame, stamp)
 
 

@@ -22,14 +22,13 @@ from rewarped_sim.engine.kinematics import Joint, Shape, Tool, Vec3
 from rewarped_sim.engine.mpm.materials import Fluid
 from rewarped_sim.engine.mpm.model import MpmModel, Part
 from rewarped_sim.registry import register
-from rewarped_sim.scene import Scene, SceneShape
+from rewarped_sim.scene import SceneShape
 from rewarped_sim.task import State
 from rewarped_sim.unit_cube import (
     TARGET_Q,
     UnitCubeConfig,
     UnitCubeTask,
     at_rest,
-    draw,
     in_thousandths,
 )
 
@@ -98,7 +97,8 @@ class FluidMove(UnitCubeTask):
     """See the module."""
 
     default_joint_pos = BOX_START
-    num_random = 3
+    num_start_random = 3
+    particle_color = (0.30, 0.55, 0.90)
 
     def __init__(self, name: str, config: FluidMoveConfig, device: torch.device) -> None:
         super().__init__(
@@ -106,6 +106,7 @@ class FluidMove(UnitCubeTask):
             config,
             device,
             tool=BOX,
+            particle_radius=0.5 * (math.prod(FLUID_SIZE) / config.num_particles) ** (1.0 / 3.0),
             step=(BOX_STEP,) * 3,
             lower=tuple(map(min, BOX_LOWER, BOX_START)),
             upper=BOX_UPPER,
@@ -142,7 +143,7 @@ class FluidMove(UnitCubeTask):
             max_blocks=config.max_blocks,
         )
 
-    def initial_state(self, uniform: Tensor) -> State:
+    def start_state(self, uniform: Tensor) -> State:
         """Besides particles and joints, `target`: where to carry the box to, (num_envs, 3) [m]."""
         u = 2.0 * uniform - 1.0
         upwards = (u[:, 1] + 1.0) / 2.0
@@ -162,7 +163,7 @@ class FluidMove(UnitCubeTask):
         spilled = torch.sigmoid(beyond / SPILL_WIDTH).amax(dim=2).mean(dim=1)
         return {"near": 0.1 * near, "spill": -spilled}
 
-    def scene(self, state: State, action: Tensor, index: int) -> Scene:
+    def more_shapes(self, state: State, index: int) -> tuple[SceneShape, ...]:
         target = SceneShape(
             name="target",
             kind="sphere",
@@ -171,12 +172,4 @@ class FluidMove(UnitCubeTask):
             quaternion=np.array((0.0, 0.0, 0.0, 1.0), np.float32),
             color=(0.85, 0.25, 0.20),
         )
-        return draw(
-            particles=state["particles"][index],
-            color=(0.30, 0.55, 0.90),
-            radius=0.5 * (math.prod(FLUID_SIZE) / self.config.num_particles) ** (1.0 / 3.0),
-            tool=BOX,
-            joint_q=state["joint_q"][index],
-            grid_size=self.config.grid_size,
-            extra=(target,),
-        )
+        return (target,)

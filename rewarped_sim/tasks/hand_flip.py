@@ -22,14 +22,12 @@ from rewarped_sim.assets.shadow_hand import LOWER, REST, UPPER, shadow_hand
 from rewarped_sim.engine.mpm.materials import Dough
 from rewarped_sim.engine.mpm.model import MpmModel, Part
 from rewarped_sim.registry import register
-from rewarped_sim.scene import Scene
 from rewarped_sim.task import State
 from rewarped_sim.unit_cube import (
     NUM_POINTS,
     UnitCubeConfig,
     UnitCubeTask,
     at_rest,
-    draw,
     in_thousandths,
     shifted_and_scaled,
 )
@@ -84,7 +82,8 @@ class HandFlip(UnitCubeTask):
     """See the module."""
 
     default_joint_pos = REST
-    num_random = 4
+    num_start_random = 4
+    particle_color = (0.93, 0.78, 0.58)
 
     def __init__(self, name: str, config: HandFlipConfig, device: torch.device) -> None:
         super().__init__(
@@ -92,6 +91,7 @@ class HandFlip(UnitCubeTask):
             config,
             device,
             tool=HAND,
+            particle_radius=0.9 * DISC_RADIUS * math.sqrt(math.pi / config.num_particles),
             step=(JOINT_STEP,) * len(REST),
             lower=LOWER,
             upper=UPPER,
@@ -121,7 +121,7 @@ class HandFlip(UnitCubeTask):
             max_blocks=config.max_blocks,
         )
 
-    def initial_state(self, uniform: Tensor) -> State:
+    def start_state(self, uniform: Tensor) -> State:
         """Besides particles and joints, `open_width`: the halves' distance that folding is measured against [m]."""
         u = in_thousandths(2.0 * uniform - 1.0)
         upwards = (u[:, 1] + 1.0) / 2.0
@@ -137,16 +137,6 @@ class HandFlip(UnitCubeTask):
     def reward(self, state: State, action: Tensor) -> dict[str, Tensor]:
         open_width = state["open_width"][:, 0]
         return {"fold": ((open_width - self._width(state["particles"])) / open_width).clamp(-1.0, 1.0)}
-
-    def scene(self, state: State, action: Tensor, index: int) -> Scene:
-        return draw(
-            particles=state["particles"][index],
-            color=(0.93, 0.78, 0.58),
-            radius=0.9 * DISC_RADIUS * math.sqrt(math.pi / self.config.num_particles),
-            tool=HAND,
-            joint_q=state["joint_q"][index],
-            grid_size=self.config.grid_size,
-        )
 
     def _width(self, particles: Tensor) -> Tensor:
         """Mean distance between observed particles that were mirror images at the start, (num_envs,) [m]."""

@@ -17,13 +17,11 @@ from rewarped_sim.engine.kinematics import Joint, Shape, Tool
 from rewarped_sim.engine.mpm.materials import Dough
 from rewarped_sim.engine.mpm.model import MpmModel, Part
 from rewarped_sim.registry import register
-from rewarped_sim.scene import Scene
 from rewarped_sim.task import State
 from rewarped_sim.unit_cube import (
     UnitCubeConfig,
     UnitCubeTask,
     at_rest,
-    draw,
     in_thousandths,
     shifted_and_scaled,
 )
@@ -89,7 +87,8 @@ class RollingFlat(UnitCubeTask):
     """See the module."""
 
     default_joint_pos = PIN_START
-    num_random = 4
+    num_start_random = 4
+    particle_color = (0.93, 0.78, 0.58)
 
     def __init__(self, name: str, config: RollingFlatConfig, device: torch.device) -> None:
         super().__init__(
@@ -97,6 +96,7 @@ class RollingFlat(UnitCubeTask):
             config,
             device,
             tool=PIN,
+            particle_radius=0.5 * (math.prod(BLOCK_SIZE) / config.num_particles) ** (1.0 / 3.0),
             step=PIN_STEP,
             lower=PIN_LOWER,
             upper=PIN_UPPER,
@@ -133,7 +133,7 @@ class RollingFlat(UnitCubeTask):
             max_blocks=config.max_blocks,
         )
 
-    def initial_state(self, uniform: Tensor) -> State:
+    def start_state(self, uniform: Tensor) -> State:
         u = in_thousandths(2.0 * uniform - 1.0)
         upwards = (u[:, 1] + 1.0) / 2.0
         shift = torch.stack((0.1 * u[:, 0], -0.1 * u[:, 2], 0.05 * upwards), dim=1)
@@ -149,13 +149,3 @@ class RollingFlat(UnitCubeTask):
         # The factor is upstream's; it asks for a mean height below the floor and so never applies.
         flat = (1.0 + relative) ** -2 * torch.where(relative <= 0.33, 2.0, 1.0)
         return {"flat": flat, "even": -height.var(dim=1)}
-
-    def scene(self, state: State, action: Tensor, index: int) -> Scene:
-        return draw(
-            particles=state["particles"][index],
-            color=(0.93, 0.78, 0.58),
-            radius=0.5 * (math.prod(BLOCK_SIZE) / self.config.num_particles) ** (1.0 / 3.0),
-            tool=PIN,
-            joint_q=state["joint_q"][index],
-            grid_size=self.config.grid_size,
-        )

@@ -22,14 +22,13 @@ from rewarped_sim.engine.mpm.grid import WALL_NODES
 from rewarped_sim.engine.mpm.materials import Dough
 from rewarped_sim.engine.mpm.model import MpmModel, Part
 from rewarped_sim.registry import register
-from rewarped_sim.scene import Scene, SceneShape
+from rewarped_sim.scene import SceneShape
 from rewarped_sim.task import State
 from rewarped_sim.unit_cube import (
     TARGET_Q,
     UnitCubeConfig,
     UnitCubeTask,
     at_rest,
-    draw,
 )
 
 BLOCK_SIZE = (0.22, 0.22, 0.12)
@@ -88,7 +87,8 @@ class SpringPress(UnitCubeTask):
     """See the module."""
 
     default_joint_pos = ARM_START
-    num_random = 1
+    num_start_random = 1
+    particle_color = (0.93, 0.78, 0.58)
 
     def __init__(self, name: str, config: SpringPressConfig, device: torch.device) -> None:
         super().__init__(
@@ -96,6 +96,8 @@ class SpringPress(UnitCubeTask):
             config,
             device,
             tool=ARM,
+            bodies=(PLATE,),
+            particle_radius=0.5 * (math.prod(BLOCK_SIZE) / config.num_particles) ** (1.0 / 3.0),
             step=(ARM_STEP,) * 3,
             lower=ARM_LOWER,
             upper=ARM_UPPER,
@@ -138,7 +140,7 @@ class SpringPress(UnitCubeTask):
             max_blocks=config.max_blocks,
         )
 
-    def initial_state(self, uniform: Tensor) -> State:
+    def start_state(self, uniform: Tensor) -> State:
         count = len(uniform)
         u = uniform[:, 0] if self.config.randomize else torch.full_like(uniform[:, 0], 0.5)
         target = self._start.repeat(count, 1)
@@ -163,24 +165,15 @@ class SpringPress(UnitCubeTask):
         miss = (height - target) / (untouched - target)
         return {"height": 1.0 / (1.0 + 4.0 * miss**2)}
 
-    def scene(self, state: State, action: Tensor, index: int) -> Scene:
+    def more_shapes(self, state: State, index: int) -> tuple[SceneShape, ...]:
         plate = state["bodies"][index, 0].detach().cpu().numpy()
         (shape,) = PLATE.shapes
-        return draw(
-            particles=state["particles"][index],
-            color=(0.93, 0.78, 0.58),
-            radius=0.5 * (math.prod(BLOCK_SIZE) / self.config.num_particles) ** (1.0 / 3.0),
-            tool=ARM,
-            joint_q=state["joint_q"][index],
-            grid_size=self.config.grid_size,
-            extra=(
-                SceneShape(
-                    name=shape.name,
-                    kind=shape.kind,
-                    size=shape.size,
-                    position=plate[0:3].astype(np.float32),
-                    quaternion=plate[3:7].astype(np.float32),
-                    color=shape.color,
-                ),
-            ),
+        drawn = SceneShape(
+            name=shape.name,
+            kind=shape.kind,
+            size=shape.size,
+            position=plate[0:3].astype(np.float32),
+            quaternion=plate[3:7].astype(np.float32),
+            color=shape.color,
         )
+        return (drawn,)

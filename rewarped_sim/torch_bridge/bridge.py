@@ -104,7 +104,7 @@ class Bridge:
     def _forward(self, slot: int, values: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         for port, value in zip(self.engine.ports, values, strict=True):
             port.value[slot].copy_(value)
-        with _stream(self.device):
+        with torch_stream(self.device):
             self.engine.forward(slot)
         # `data`: to torch a tensor of its own, which autograd may keep while other slots are written.
         return tuple(port.result[slot].data for port in self.engine.ports if port.result is not None)
@@ -115,7 +115,7 @@ class Bridge:
         for port, bar in zip(changed, result_bars, strict=True):
             assert port.result_bar is not None
             port.result_bar[slot].copy_(bar)
-        with _stream(self.device):
+        with torch_stream(self.device):
             self.engine.backward(slot)
         bars = [port.value_bar[slot] for port in ports if port.value_bar is not None]
         # An env whose gradient is not finite passes none on; the others never touched its part of any buffer.
@@ -152,7 +152,7 @@ class _Step(torch.autograd.Function):
         return None, None, *(bar if want else None for bar, want in zip(by_port, wanted, strict=True))
 
 
-def _stream(device: torch.device) -> wp.ScopedStream:
+def torch_stream(device: torch.device) -> wp.ScopedStream:
     """Run Warp on torch's current stream, so that neither waits for the other through the host."""
     if device.type == "cpu":
         return wp.ScopedStream(None)
