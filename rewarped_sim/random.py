@@ -22,13 +22,14 @@ def _mix(value: _Bits) -> _Bits:
     return value ^ (value >> 16)
 
 
-def uniform(seed: int, episode: Tensor, count: int) -> Tensor:
+def uniform(seed: int, episode: Tensor, count: int, *, first_env: int = 0) -> Tensor:
     """Uniform numbers in [0, 1), (num_envs, count) float32.
 
-    seed: any int. episode: (num_envs,) int64 >= 0, how many episodes each env has begun.
+    seed: any int. episode: (num_envs,) int64 >= 0, how many episodes each env has begun. first_env: the
+    number of the first of these envs, where they are a share of more.
     """
     device = episode.device
-    env = torch.arange(len(episode), device=device)
+    env = first_env + torch.arange(len(episode), device=device)
     state = _mix((env + _mix(seed & _MASK)) & _MASK)
     state = _mix((state + episode + _mix(episode >> 32) + _mix(seed >> 32 & _MASK)) & _MASK)
     index = torch.arange(count, device=device)
