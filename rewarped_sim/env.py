@@ -57,11 +57,14 @@ class Env:
         material_spread: float = 0.0,
         parameter_gradient: bool = False,
         num_threads: int | None = None,
+        first_env: int = 0,
     ) -> None:
         if num_envs < 1:
             raise ValueError(f"num_envs must be >= 1, got {num_envs}")
         self.task = task
         self.num_envs = num_envs
+        self.first_env = first_env
+        """Number of the first env here where these are a share of more; it decides what they draw."""
         self.device = device
         self.seed = seed
         self.task_name = task.name
@@ -72,7 +75,9 @@ class Env:
         self.max_episode_steps = task.max_episode_steps
         self.model: Any = task.build()
         """The physics of one environment: a model of the engine that the task takes."""
-        self._material_spread = MaterialSpread(self.model, material_spread, device)
+        self._material_spread = MaterialSpread(
+            self.model, material_spread, device, first_env=first_env
+        )
         self._bridge = make_bridge(
             self.model,
             num_envs=num_envs,
@@ -267,12 +272,17 @@ class Env:
         return given
 
     def _fresh(self, episode: Tensor) -> State:
-        state = self.task.initial_state(uniform(self.seed, episode, self.task.num_random))
+        state = self.task.initial_state(self._uniform(self.seed, episode, self.task.num_random))
         return state | self._material_spread(self.seed, episode)
 
     def _draw(self, counter: Tensor, count: int) -> Tensor:
         """Uniform numbers in [0, 1), (num_envs, count), by seed, env, episode and `counter` (num_envs,) int64."""
-        return uniform(self.seed + _STEP_STREAM, self._episode * _STEPS_PER_EPISODE + counter, count)
+        return self._uniform(
+            self.seed + _STEP_STREAM, self._episode * _STEPS_PER_EPISODE + counter, count
+        )
+
+    def _uniform(self, seed: int, episode: Tensor, count: int) -> Tensor:
+        return uniform(seed, episode, count, first_env=self.first_env)
 
 
 def _healthy(state: State) -> Tensor:

@@ -21,6 +21,7 @@ def make(
     material_gradient: bool = False,
     parameter_gradient: bool = False,
     num_threads: int | None = None,
+    first_env: int = 0,
     **overrides: Any,
 ) -> Env:
     """Make the environment of a registered task.
@@ -37,6 +38,7 @@ def make(
         material_gradient: let gradients flow into `Env.materials`, the constants of each env (tasks with particles).
         parameter_gradient: let gradients flow into `Env.parameters`, those of each env (articulated tasks).
         num_threads: CPU threads for physics; all cores by default.
+        first_env: make envs `first_env` to `first_env + num_envs - 1` of a larger batch: each is what it would be there.
         overrides: settings of the task's `Config`.
 
     Raises:
@@ -61,4 +63,5 @@ def make(
             material_spread=material_spread,
             parameter_gradient=material_gradient or parameter_gradient,
             num_threads=num_threads,
+            first_env=first_env,
         )
