@@ -16,19 +16,30 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 
+from sapo_learner.action_gradient import (
+    Taken,
+    divergence,
+    pathwise,
+    pathwise_share,
+    ratio,
+    score,
+    without_broken_envs,
+)
 from sapo_learner.critic_fit import fit_critics, require_enough_samples
 from sapo_learner.critics import Critics, follow, target_of
-from sapo_learner.distributions import normalized_entropy
+from sapo_learner.distributions import SquashedNormal, normalized_entropy
 from sapo_learner.encoders import POOLS, Pool
 from sapo_learner.heads import FreeStdHead, SquashedHead
 from sapo_learner.learner import Epoch, Learner
+from sapo_learner.network_input import NetworkInput
 from sapo_learner.networks import ACTIVATIONS, Activation, Style
 from sapo_learner.optimization import ascend, linear, make_adamw, set_learning_rate, step_clipped
 from sapo_learner.parallel import SINGLE, Ranks
 from sapo_learner.policy import make_policy
-from sapo_learner.returns import actor_objective, td_lambda_targets
+from sapo_learner.returns import actor_objective, discounts, td_lambda_targets
 from sapo_learner.rollout import Window, roll_out
 from sapo_learner.settings import (
     require,
@@ -104,6 +115,14 @@ class SapoConfig:
     """Reward the actor for entropy. With this and the next one False, entropy plays no part."""
     entropy_in_targets: bool = True
     """Let the critics value future entropy: the soft value function."""
+    policy_epochs: int = 1
+    """Actor steps from one backward pass through the simulator; beyond the first they use its gradients of actions."""
+    divergence_weight: float = 0.2
+    """Keeps those steps near the policy that acted: weight of the divergence from it [per nat]."""
+    mix_gradients: bool = False
+    """Mix the simulator's gradients of actions with estimates that need none, by the inverse of their variances."""
+    detach_observations: bool = False
+    """Let no gradient flow through what the policy sees; that of the state still flows through simulator and reward."""
     max_skipped_updates: int = 10
     """Actor updates in a row that may be skipped for a non-finite gradient before `TrainingDiverged`."""
 
@@ -126,10 +145,11 @@ class SapoConfig:
             "num_minibatches",
             "initial_temperature",
             "entropy_samples",
+            "policy_epochs",
             "max_skipped_updates",
         )
         require_fraction(self, "gamma", "td_lambda", "target_keep")
-        require_not_negative(self, "weight_decay")
+        require_not_negative(self, "weight_decay", "divergence_weight")
         require_one_of(self, "pool", POOLS)
         require_one_of(self, "activation", ACTIVATIONS)
         require(
@@ -209,7 +229,12 @@ class Sapo(Learner):
             window.done,
             gamma=config.gamma,
         )
-        metrics = ascend(self._actor_optimizer, objective, max_norm=config.max_grad_norm, ranks=self.ranks)
+        if config.policy_epochs > 1 or config.mix_gradients:
+            metrics = self._ascend_by_actions(objective, window, after_each_step)
+        else:
+            metrics = ascend(
+                self._actor_optimizer, objective, max_norm=config.max_grad_norm, ranks=self.ranks
+            )
         metrics |= self._adapt_temperature(window)
 
         # the critics learn what the window showed
@@ -246,8 +271,65 @@ class Sapo(Learner):
             self.policy,
             action_noise=self._noise(config.horizon),
             entropy_noise=self._noise(config.horizon, config.entropy_samples),
+            detach_observations=config.detach_observations,
             should_stop=should_stop,
         )
+
+    def _ascend_by_actions(
+        self, objective: Tensor, window: Window, after_each_step: Tensor
+    ) -> dict[str, Tensor]:
+        """Take `policy_epochs` steps from one backward pass, which ends at the actions."""
+        config = self.config
+        gradient = torch.stack(torch.autograd.grad(objective, window.actions))
+        weight = discounts(window.done, config.gamma, gradient.dtype) / window.done.numel()
+        with torch.no_grad():
+            old = self._distributions(window.inputs)
+            taken = Taken(old, old.pre_tanh(window.action_noise), without_broken_envs(gradient))
+            advantage, share = torch.zeros_like(weight), torch.ones(())
+            if config.mix_gradients:
+                advantage = weight * self._advantage(window, after_each_step)
+                share = pathwise_share(taken, advantage)
+        metrics = {}
+        for _ in range(config.policy_epochs):
+            policy = self._distributions(window.inputs)
+            gain = share * pathwise(policy, taken.pre_tanh, taken.gradient)
+            if config.mix_gradients:
+                gain = gain + (1.0 - share) * score(policy, taken.pre_tanh, advantage)
+            surrogate = (ratio(policy, taken) * gain.sum(dim=-1)).sum()
+            if config.entropy_in_actor:
+                entropy = policy.entropy(self._noise(config.entropy_samples, config.horizon))
+                bonus = self.temperature.value * normalized_entropy(entropy, self.target_entropy)
+                surrogate = surrogate + (weight * bonus).sum()
+            surrogate = surrogate - config.divergence_weight * divergence(old, policy).mean()
+            metrics = ascend(
+                self._actor_optimizer, surrogate, max_norm=config.max_grad_norm, ranks=self.ranks
+            )
+        with torch.no_grad():
+            policy = self._distributions(window.inputs)
+            metrics["actor/divergence"] = divergence(old, policy).mean()
+            metrics["actor/share_in_bounds"] = (ratio(policy, taken) > 0.0).float().mean()
+            metrics["actor/pathwise_share"] = share.mean()
+        return metrics | {"actor/objective": objective.detach()}
+
+    def _distributions(self, inputs: NetworkInput) -> SquashedNormal:
+        policy = self.policy.distribution(inputs.map(lambda x: x.flatten(0, 1)))
+        assert isinstance(policy, SquashedNormal)
+        shape = (self.config.horizon, self.env.num_envs, self.env.action_dim)
+        return SquashedNormal(policy.mean.view(shape), policy.log_std.view(shape))
+
+    def _advantage(self, window: Window, after_each_step: Tensor) -> Tensor:
+        """Return how much better than expected each action turned out, (H, N), as the critics see it."""
+        config = self.config
+        values = self.critics if self.target_critics is None else self.target_critics
+        expected = values(window.inputs.map(lambda x: x.flatten(0, 1))).amin(dim=0).view_as(window.reward)
+        found = td_lambda_targets(
+            self._soft_reward(window, config.entropy_in_actor).detach(),
+            after_each_step,
+            window.done,
+            gamma=config.gamma,
+            td_lambda=config.td_lambda,
+        )
+        return found - expected
 
     def _soft_reward(self, window: Window, with_entropy: bool) -> Tensor:
         """Return the scaled reward and, if asked for, the present temperature's entropy bonus, (H, N)."""
