@@ -76,9 +76,7 @@ class Env:
         self.max_episode_steps = task.max_episode_steps
         self.model: Any = task.build()
         """The physics of one environment: a model of the engine that the task takes."""
-        self._material_spread = MaterialSpread(
-            self.model, material_spread, device, first_env=first_env
-        )
+        self._material_spread = MaterialSpread(self.model, material_spread, device, first_env=first_env)
         self._bridge = make_bridge(
             self.model,
             num_envs=num_envs,
@@ -286,9 +284,7 @@ class Env:
 
     def _draw(self, counter: Tensor, count: int) -> Tensor:
         """Uniform numbers in [0, 1), (num_envs, count), by seed, env, episode and `counter` (num_envs,) int64."""
-        return self._uniform(
-            self.seed + _STEP_STREAM, self._episode * _STEPS_PER_EPISODE + counter, count
-        )
+        return self._uniform(self.seed + _STEP_STREAM, self._episode * _STEPS_PER_EPISODE + counter, count)
 
     def _uniform(self, seed: int, episode: Tensor, count: int) -> Tensor:
         return uniform(seed, episode, count, first_env=self.first_env)

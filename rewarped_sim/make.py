@@ -38,7 +38,7 @@ def make(
         material_gradient: let gradients flow into `Env.materials`, the constants of each env (tasks with particles).
         parameter_gradient: let gradients flow into `Env.parameters`, those of each env (articulated tasks).
         num_threads: CPU threads for physics; all cores by default.
-        first_env: make envs `first_env` to `first_env + num_envs - 1` of a larger batch: each is what it would be there.
+        first_env: make envs `first_env` and following of a larger batch: each is what it would be in that.
         overrides: settings of the task's `Config`.
 
     Raises:

@@ -18,8 +18,8 @@ class MaterialSpread:
 
     def __init__(self, model: object, spread: float, device: torch.device, *, first_env: int = 0) -> None:
         """spread: largest relative change, in [0, 1); 0 varies nothing, and is all that models without materials take.
-        first_env: see `rewarped_sim.random.uniform`.
 
+        first_env: see `rewarped_sim.random.uniform`.
         Raises ValueError where a material could become too stiff for the substep.
         """
         if not 0.0 <= spread < 1.0:
