@@ -9,6 +9,7 @@ import torch
 from torch import Generator, Tensor
 
 from sapo_learner.network_input import NetworkInput
+from sapo_learner.settings import require
 
 
 class Transitions(NamedTuple):
@@ -23,7 +24,15 @@ class Transitions(NamedTuple):
     discount: Tensor
     """(B,) weight of the value after them; zero after a failure."""
     successor: NetworkInput
-    """(B, ...) observation after them, before any reset."""
+    """(B, ...) observation after them, before any reset; where the discount is zero, it may be anything."""
+
+    def are_finite(self) -> Tensor:
+        """Tell which transitions are, (B,) bool, successors aside."""
+        finite = torch.ones_like(self.reward, dtype=torch.bool)
+        for part in (*self.inputs, self.action, self.reward):
+            if part is not None:
+                finite &= part.isfinite().view(len(part), -1).all(dim=1)
+        return finite
 
     def map(self, function: Callable[[Tensor], Tensor]) -> Transitions:
         """Apply `function` to every tensor."""
@@ -70,6 +79,8 @@ class Replay:
         """Add transitions, over the oldest ones where the buffer is full; of too many only the last ones stay."""
         columns = {name: _packed(name, value) for name, value in transitions.columns().items()}
         count = len(transitions.reward)
+        if count == 0:
+            return
         rows = torch.arange(self.written, self.written + count, device=transitions.reward.device)[
             -self.capacity :
         ]
@@ -110,12 +121,20 @@ class Replay:
         )
 
     def state_dict(self) -> dict[str, Any]:
-        """Return everything as tensors and plain containers."""
+        """Return a copy of everything, as tensors and plain containers."""
         columns = {name: column[: len(self)].clone() for name, column in self._columns.items()}
-        return {"written": self.written, "columns": columns}
+        return {"capacity": self.capacity, "written": self.written, "columns": columns}
 
     def load_state_dict(self, state: dict[str, Any], device: torch.device) -> None:
-        """Restore what `state_dict` gave, on a device."""
+        """Restore what `state_dict` gave, on a device.
+
+        Raises ValueError where the capacity was another; nothing has changed then.
+        """
+        require(
+            state["capacity"] == self.capacity,
+            f"replay: the state is of one with a capacity of {state['capacity']}, this one has {self.capacity}; "
+            f"go on with replay_capacity: {state['capacity']}",
+        )
         self.written = state["written"]
         self._columns = {name: value.to(device, copy=True) for name, value in state["columns"].items()}
         self._before_extension = None
@@ -134,4 +153,7 @@ class Replay:
 
 
 def _packed(name: str, value: Tensor) -> Tensor:
-    return value.half() if name in ("cloud", "next_cloud") else value
+    if name not in ("cloud", "next_cloud"):
+        return value
+    largest = torch.finfo(torch.half).max  # beyond it would be infinite
+    return value.clamp(-largest, largest).half()

@@ -242,6 +242,18 @@ def test_a_state_dict_does_not_change_when_training_goes_on(name):
 
 
 @every_algorithm
+def test_a_state_that_was_restored_can_be_restored_again(name):
+    learner, trained = make(name), make(name)
+    for _ in range(3):
+        trained.update()
+    state = trained.state_dict()
+    learner.load_state_dict(state)
+    report = learner.update()
+    learner.load_state_dict(state)
+    assert_identical(learner.update(), report)
+
+
+@every_algorithm
 def test_a_setting_out_of_range_is_refused_by_name(name):
     for setting, value in (("horizon", 0), ("max_grad_norm", float("nan")), ("max_skipped_updates", 0)):
         with pytest.raises(ValueError, match=f"{setting} must be > 0, got {value}"):

@@ -5,6 +5,7 @@ from point_mass import PointMass
 from torch import nn
 
 from sapo_learner.advantage import gae
+from sapo_learner.network_input import NetworkInput
 from sapo_learner.ppo import Ppo, PpoConfig, clipped_surrogate
 
 CONFIG = PpoConfig(horizon=17, actor_hidden=(16,), critic_hidden=(16,))
@@ -36,6 +37,64 @@ def test_with_exact_values_every_advantage_is_zero():
         ppo.update()
     assert advantages[0].shape == (17, 2)
     assert advantages[0].abs().max() < 1e-5
+
+
+def test_the_critic_learns_returns_in_units_of_their_spread():
+    """Exact values make returns that are the values; normalised, they are what is learned."""
+    ppo = Ppo(Counter(CONFIG.gamma), changed(passes=1), seed=0, planned_epochs=10)
+    ppo.critic = KnownValue()
+    report = ppo.update()
+    values = torch.tensor([10.0 + t % 5 for t in range(17)] + [10.0 + t % 3 for t in range(17)])
+    assert report["critic/target_mean"] == pytest.approx(values.mean().item(), rel=1e-6)
+    assert report["critic/target_std"] == pytest.approx(values.std(correction=0).item(), rel=1e-5)
+    # merged with the first statistics, one return of mean 0 and variance 1
+    mean = values.sum() / 35
+    variance = (1.0 + mean.square() + 34 * (values.var() + (values.mean() - mean).square())) / 35
+    normalized = ((values - mean) / (variance + 1e-5).sqrt()).clamp(-5.0, 5.0)
+    loss = 0.5 * (values - normalized).square().mean()  # the critic still says what it said before
+    assert report["critic/loss"] == pytest.approx(loss.item(), rel=1e-5)
+
+
+def test_values_keep_their_meaning_when_the_scale_of_returns_changes():
+    """A critic that has learned its normalised targets gives back, in units of the reward, what they were made of."""
+    ppo = Ppo(PointMass(num_envs=4), CONFIG, seed=0, planned_epochs=10)
+    returns = torch.linspace(-30.0, 10.0, 60)[:, None]
+    ppo.returns.update(returns[None])
+    torch.testing.assert_close(ppo.returns(returns) / ppo.returns.scale + ppo.returns.shift, returns)
+
+    class Learned(nn.Module):
+        def forward(self, features):
+            return ppo.returns(features[:, :1] * 2.0).T
+
+    ppo.critic = Learned()
+    obs = NetworkInput(torch.linspace(-2.0, 2.0, 12).view(3, 2, 2), None)
+    torch.testing.assert_close(ppo._value(obs), 2.0 * obs.state[..., 0])
+
+
+def test_the_first_pass_of_an_epoch_meets_the_policy_that_acted():
+    """So its divergence is zero, its probability ratio one, and the normalised advantages have a mean of zero."""
+    ppo = Ppo(PointMass(num_envs=4), changed(passes=1), seed=0, planned_epochs=10)
+    for _ in range(3):
+        report = ppo.update()
+        assert report["actor/divergence"] == pytest.approx(0.0, abs=1e-6)
+        assert report["actor/objective"] == pytest.approx(0.0, abs=1e-5)
+    later = Ppo(PointMass(num_envs=4), changed(passes=5), seed=0, planned_epochs=10)
+    assert later.update()["actor/divergence"] > 1e-4
+
+
+def test_an_observation_after_a_failure_may_be_anything():
+    class FailsBadly(PointMass):
+        def step(self, action):
+            result = super().step(action)
+            failed = result.terminated[:, None]
+            result.terminal_obs["x"] = torch.where(failed, float("nan"), result.terminal_obs["x"])
+            return result
+
+    env = FailsBadly(start=torch.tensor([1.9, -1.9]), max_episode_steps=1000)
+    ppo = Ppo(env, CONFIG, seed=0, planned_epochs=10)
+    for _ in range(3):
+        report = ppo.update()
+    assert report["episodes"] > 0 and report["actor/skipped"] == 0.0
 
 
 def test_the_surrogate_pays_nothing_beyond_its_clip():

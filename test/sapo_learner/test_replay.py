@@ -93,6 +93,43 @@ def test_a_restored_buffer_goes_on_as_the_first_one_would():
     assert torch.equal(go_on(first), go_on(second))
 
 
+def test_nothing_to_add_changes_nothing():
+    replay = Replay(5)
+    replay.extend(transitions())
+    assert len(replay) == replay.written == 0
+    replay.extend(transitions(1.0, 2.0))
+    replay.extend(transitions())
+    assert labels(replay) == {1.0, 2.0}
+
+
+def test_a_state_of_another_capacity_is_refused_and_changes_nothing():
+    small, large = Replay(2), Replay(3)
+    small.extend(transitions(1.0, 2.0, 3.0))
+    large.extend(transitions(7.0))
+    with pytest.raises(ValueError, match="a capacity of 2, this one has 3; go on with replay_capacity: 2"):
+        large.load_state_dict(small.state_dict(), torch.device("cpu"))
+    assert labels(large) == {7.0}
+
+
+def test_clouds_take_half_the_space_and_stay_finite():
+    replay = Replay(5)
+    replay.extend(transitions(0.3001, 1e6, -1e6, cloud=True))
+    assert replay.state_dict()["columns"]["cloud"].dtype == torch.float16
+    sample = replay.sample(50, torch.Generator().manual_seed(0))
+    near = sample.reward.abs() < 1.0
+    assert near.any() and not near.all() and sample.inputs.cloud.isfinite().all()
+    torch.testing.assert_close(
+        sample.inputs.cloud[near], torch.full_like(sample.inputs.cloud[near], 0.3001), rtol=2**-11, atol=0.0
+    )
+
+
+@pytest.mark.parametrize("broken", ["state", "cloud", "action", "reward", "next_state"])
+def test_a_transition_is_finite_when_all_but_what_comes_after_it_is(broken):
+    three = transitions(1.0, 2.0, 3.0, cloud=True).map(Tensor.clone)
+    three.columns()[broken].view(3, -1)[1, -1] = float("nan")
+    assert three.are_finite().tolist() == [True, broken == "next_state", True]
+
+
 def test_a_saved_state_does_not_change_later():
     replay = Replay(2)
     replay.extend(transitions(1.0, 2.0))

@@ -66,6 +66,22 @@ def test_the_entropy_enters_the_targets():
     assert loss(1.0) > 1e-3
 
 
+def test_an_observation_after_a_failure_may_be_anything():
+    class FailsBadly(PointMass):
+        def step(self, action):
+            result = super().step(action)
+            failed = result.terminated[:, None]
+            result.terminal_obs["x"] = torch.where(failed, float("nan"), result.terminal_obs["x"])
+            return result
+
+    env = FailsBadly(start=torch.tensor([1.9, -1.9]), max_episode_steps=1000)
+    sac = Sac(env, changed(warmup_steps=34), seed=0, planned_epochs=10)
+    for _ in range(4):
+        report = sac.update()
+    assert report["episodes"] > 0 and report["actor/skipped"] == report["critic/skipped"] == 0.0
+    assert report["critic/loss"] < 1e3  # finite, so nothing of it came into a target
+
+
 def test_warming_up_acts_at_random_and_learns_nothing():
     actions = []
 
