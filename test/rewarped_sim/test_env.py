@@ -371,6 +371,15 @@ def test_a_spread_that_makes_the_substep_too_long_is_refused():
         make_tiny(num_substeps=8, material_spread=0.9)
 
 
+def test_a_share_of_a_larger_batch_has_its_starts_and_materials():
+    whole, share = make_tiny(4, material_spread=0.3), make_tiny(2, material_spread=0.3, first_env=2)
+    for _ in range(2):
+        whole.reset(), share.reset()
+        assert not torch.equal(whole.state["particles"][:2], whole.state["particles"][2:])
+        for name, value in share.state.items():
+            assert torch.equal(value, whole.state[name][2:]), name
+
+
 def test_starts_are_drawn_per_env_episode_and_seed_only():
     episode = torch.tensor([3, 3, 4])
     draw = uniform(7, episode, 4)
