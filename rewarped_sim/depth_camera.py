@@ -130,7 +130,7 @@ class DepthCamera:
     ) -> None:
         """tool, bodies: what may hide particles. particle_radius: [m]."""
         self._device = device
-        self._warp_device = wp.device_from_torch(device)
+        self._warp_device = wp.get_device(str(device))
         self._occluders = Occluders(tool, bodies, self._warp_device)
         self._radius, self._splat_radius = particle_radius, config.splat * particle_radius
         self._pinhole = Pinhole(
