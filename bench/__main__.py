@@ -1,20 +1,24 @@
-"""Run every benchmark, or those named: `python -m bench [mpm_step ...]`."""
+"""Run every benchmark, or those named: `python -m bench [mpm_step ...]`; the long ones only if named."""
 
 import argparse
 import subprocess
 import sys
 
 BENCHMARKS = ("mpm_step", "articulation_step", "fem_step", "contact_laws", "gpu_code")
+LONG = ("kill_resume",)
 
 
 def main() -> int:
     """Run each benchmark in a process of its own, so that none inherits another's memory or threads."""
     parser = argparse.ArgumentParser(prog="bench", description=__doc__)
-    parser.add_argument("names", nargs="*", choices=[*BENCHMARKS, []], help=f"any of {', '.join(BENCHMARKS)}")
-    names = parser.parse_args().names or BENCHMARKS
+    parser.add_argument(
+        "names", nargs="*", choices=[*BENCHMARKS, *LONG, []], help=f"any of {', '.join(BENCHMARKS + LONG)}"
+    )
+    options, rest = parser.parse_known_args()  # the rest is for the benchmark, if it takes any
+    names = options.names or BENCHMARKS
     for name in names:
         print(f"== {name}", flush=True)
-        done = subprocess.run([sys.executable, "-m", f"bench.{name}"], check=False)
+        done = subprocess.run([sys.executable, "-m", f"bench.{name}", *rest], check=False)
         if done.returncode:
             return done.returncode
     return 0

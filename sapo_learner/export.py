@@ -260,6 +260,8 @@ def _check_replaceable(folder: Path) -> None:
 def _write_folder(folder: Path, files: Mapping[str, bytes]) -> None:
     """Write the files beside `folder`, have the runner's own check pass them, then move them there."""
     folder.parent.mkdir(parents=True, exist_ok=True)
+    for leftover in folder.parent.glob(f".{folder.name}.*"):  # of a process that was killed meanwhile
+        shutil.rmtree(leftover)
     staging = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     new, old = staging / "new", staging / "old"
     try:

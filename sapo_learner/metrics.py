@@ -51,7 +51,7 @@ class MetricsLogger:
 
     def log(self, epoch: int, metrics: Mapping[str, float]) -> None:
         """Add the metrics of an epoch. A name not seen before becomes a new column, NaN in earlier rows."""
-        row = {EPOCH: float(epoch), **metrics}
+        row = {name: float(_as_text(value)) for name, value in {EPOCH: epoch, **metrics}.items()}
         self._rows.append(row)
         all_written = self._written == len(self._rows) - 1
         new = [name for name in row if name not in self._columns]
@@ -83,7 +83,7 @@ class MetricsLogger:
     def _csv(self, rows: Sequence[Mapping[str, float]]) -> bytes:
         text = io.StringIO()
         writer = csv.DictWriter(text, self._columns, restval="nan", lineterminator="\n")
-        writer.writerows({name: f"{value:.9g}" for name, value in row.items()} for row in rows)
+        writer.writerows({name: _as_text(value) for name, value in row.items()} for row in rows)
         return text.getvalue().encode()
 
     def _show(self, row: Mapping[str, float]) -> None:
@@ -112,3 +112,7 @@ def read_metrics(path: str | os.PathLike[str]) -> list[dict[str, float]]:
     text = path.read_text()
     whole_lines = text[: text.rfind("\n") + 1].splitlines()
     return [{name: float(value) for name, value in row.items()} for row in csv.DictReader(whole_lines)]
+
+
+def _as_text(value: float) -> str:
+    return f"{value:.9g}"

@@ -101,6 +101,23 @@ def test_tensorboard_gets_back_what_a_killed_process_still_owed_it(tmp_path):
 @pytest.mark.filterwarnings(
     "ignore::pytest.PytestUnhandledThreadExceptionWarning"
 )  # TensorBoard's own thread
+def test_tensorboard_shows_to_the_last_bit_what_the_file_holds(tmp_path):
+    between_two_float32 = 1.0 + 2.0**-24 - 1e-12  # nearer to 1, but nine digits of it are nearer to the next one
+    logger = MetricsLogger(tmp_path)
+    logger.log(1, {"return": between_two_float32})
+    logger.close()
+
+    def shown():
+        events = EventAccumulator(str(tmp_path))
+        events.Reload()
+        return events.Scalars("return")[0].value
+
+    before = shown()
+    MetricsLogger(tmp_path, epoch=1).close()
+    assert before == shown() == 1.0 + 2.0**-23
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")  # TensorBoard's own thread
 def test_a_full_disk_is_said_once_and_costs_no_row(tmp_path, caplog):
     logger = MetricsLogger(tmp_path)
     logger.log(1, {"return": 1.0})
