@@ -140,3 +140,23 @@ def test_the_simulator_is_not_differentiated():
 def test_a_learning_rate_out_of_its_own_bounds_is_refused():
     with pytest.raises(ValueError, match="learning_rate must be between min_learning_rate"):
         changed(learning_rate=0.1)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("gae_lambda", -0.1, "gae_lambda must be between 0 and 1, got -0.1"),
+        ("target_kl", 0.0, "target_kl must be > 0, got 0.0"),
+        ("clip_ratio", 0.0, "clip_ratio must be > 0, got 0.0"),
+        ("passes", 0, "passes must be > 0, got 0"),
+        ("value_coefficient", -1.0, "value_coefficient must be >= 0, got -1.0"),
+    ],
+)
+def test_a_setting_out_of_range_is_refused_by_name(name, value, message):
+    with pytest.raises(ValueError, match=message):
+        changed(**{name: value})
+
+
+def test_more_minibatches_than_samples_are_refused():
+    with pytest.raises(ValueError, match=r"num_minibatches must be <= horizon \* num_envs = 34, got 35"):
+        Ppo(PointMass(), changed(num_minibatches=35), seed=0, planned_epochs=10)

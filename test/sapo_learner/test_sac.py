@@ -126,3 +126,32 @@ def test_the_slow_critics_trail_behind_the_others():
         sac.target_critics.parameters(), before, sac.critics.parameters(), strict=True
     ):
         torch.testing.assert_close(slow, 0.9 * old + 0.1 * online, rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("n_step", 0, "n_step must be > 0, got 0"),
+        ("updates", -1, "updates must be > 0, got -1"),
+        ("replay_capacity", 0, "replay_capacity must be > 0, got 0"),
+        ("warmup_steps", -1, "warmup_steps must be >= 0, got -1"),
+        ("target_keep", 1.1, "target_keep must be between 0 and 1, got 1.1"),
+        ("target_entropy_per_dim", 0.5, "target_entropy_per_dim must be < 0, got 0.5"),
+    ],
+)
+def test_a_setting_out_of_range_is_refused_by_name(name, value, message):
+    with pytest.raises(ValueError, match=message):
+        changed(**{name: value})
+
+
+def test_a_state_with_another_capacity_of_the_replay_is_refused_and_changes_nothing():
+    first, second = (
+        Sac(PointMass(), changed(replay_capacity=capacity), seed=capacity, planned_epochs=10)
+        for capacity in (50, 60)
+    )
+    first.update()
+    second.update()
+    before = second.state_dict()
+    with pytest.raises(ValueError, match="go on with replay_capacity: 50"):
+        second.load_state_dict(first.state_dict())
+    torch.testing.assert_close(second.state_dict(), before, rtol=0.0, atol=0.0, equal_nan=True)
