@@ -21,6 +21,14 @@ DEVICE_SAMPLERS = ("stride", "random")
 _ABSENT = torch.iinfo(torch.int64).max
 
 
+def require_device_sampler(spec: PointCloudSpec) -> None:
+    """Raise ValueError for a sampler that looks at positions."""
+    if spec.sampler not in DEVICE_SAMPLERS:
+        raise ValueError(
+            f"point_cloud.sampler: a simulated camera takes one of {list(DEVICE_SAMPLERS)}, got {spec.sampler!r}"
+        )
+
+
 class CloudChain:
     """Crop, voxelise and sample as a `PointCloudSpec` says.
 
@@ -29,11 +37,8 @@ class CloudChain:
     """
 
     def __init__(self, spec: PointCloudSpec, num_particles: int, device: torch.device) -> None:
-        """num_particles: rows of the clouds given. Raises ValueError for a sampler that looks at positions."""
-        if spec.sampler not in DEVICE_SAMPLERS:
-            raise ValueError(
-                f"point_cloud.sampler: a simulated camera takes one of {list(DEVICE_SAMPLERS)}, got {spec.sampler!r}"
-            )
+        """num_particles: rows of the clouds given. Raises what `require_device_sampler` raises."""
+        require_device_sampler(spec)
         self.spec = spec
         nothing = np.zeros(spec.num_points, np.int64)
         rows = [nothing, *(sample_indices(count, spec) for count in range(1, num_particles + 1))]

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from policy_runner.contract import ActionSpec, ObsTerm, PointCloudSpec
-from rewarped_sim.cloud_chain import CloudChain
+from rewarped_sim.cloud_chain import CloudChain, require_device_sampler
 from rewarped_sim.delta_position import DeltaPosition
 from rewarped_sim.depth_camera import CameraConfig, DepthCamera, View
 from rewarped_sim.engine.forward_kinematics import shape_poses
@@ -75,6 +75,7 @@ class UnitCubeConfig:
             raise ValueError("point_cloud says what happens to a camera's cloud; set cloud: camera, too")
         if self.point_cloud.frame != FRAME:
             raise ValueError(f"point_cloud.frame must be {FRAME!r}, got {self.point_cloud.frame!r}")
+        require_device_sampler(self.point_cloud)
         floor = WALL_NODES / self.grid_size
         if self.camera.position[2] <= floor:
             raise ValueError(

@@ -8,6 +8,7 @@ from diagnostic_msgs.msg import DiagnosticStatus
 from rewarped_msgs.msg import TrainingStatus
 from visualization_msgs.msg import Marker
 
+from policy_runner.pointcloud import decode
 from rewarped_sim.engine.kinematics import SHAPE_SIZES
 from rewarped_sim.nodes import messages
 from rewarped_sim.run_control import RunState, RunStatus
@@ -61,6 +62,14 @@ def test_a_cloud_holds_the_vertices_of_soft_bodies_too():
     )
     cloud = messages.cloud_message(dataclasses.replace(scene(POINTS[:1]), surfaces=(skin,)), STAMP)
     assert struct.unpack("<9f", bytes(cloud.data)) == pytest.approx([v for point in POINTS for v in point])
+
+
+def test_a_cloud_holds_what_the_camera_sees_where_there_is_one():
+    seen = np.array([[0.5, 0.25, 0.125]], np.float32)
+    cloud = messages.cloud_message(dataclasses.replace(scene(POINTS), cloud=seen), STAMP)
+    np.testing.assert_array_equal(decode(cloud), seen)
+    nothing = dataclasses.replace(scene(POINTS), cloud=np.zeros((0, 3), np.float32))
+    assert messages.cloud_message(nothing, STAMP).width == 0
 
 
 def test_a_goal_is_a_pose_that_does_not_turn():
