@@ -168,7 +168,8 @@ class Sac(Learner):
         self.policy.normalizer.update(window.inputs.state)
         transitions = self._transitions(window)
         finite = transitions.are_finite()  # one that is not would come back from the replay again and again
-        self._replay.extend(transitions.map(lambda x: x[finite]))
+        rows = finite.nonzero().squeeze(-1)
+        self._replay.extend(transitions.map(lambda x: x[rows]))
         steps = []
         if not self._warming_up and len(self._replay) > 0:
             size = config.batch_size or window.done.numel()

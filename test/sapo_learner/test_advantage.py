@@ -33,9 +33,8 @@ def test_gae_is_the_weighted_sum_of_errors_up_to_the_next_reset(seed):
 
 def test_with_lambda_one_advantage_and_value_make_the_discounted_return():
     reward, values, after, done, _ = random_window(0)
-    after[:-1] = torch.where(
-        done[:-1], after[:-1], values[1:]
-    )  # where nothing is reset, it is the next value
+    # where nothing is reset, the value after a step is the one before the next
+    after[:-1] = torch.where(done[:-1], after[:-1], values[1:])
     advantage = gae(reward, values, after, done, gamma=GAMMA, gae_lambda=1.0)
     for env in range(reward.shape[1]):
         expected, weight = 0.0, 1.0
