@@ -12,6 +12,7 @@ from rewarped_sim.registry import ConfigError
 from rewarped_sim.run_lock import RunLock, RunLockedError
 from sapo_learner.atomic_file import write_atomically
 from sapo_learner.checkpoint import is_checkpoint_name
+from sapo_learner.parallel import Ranks
 
 if TYPE_CHECKING:
     from rewarped_sim.train_config import TrainConfig
@@ -26,7 +27,8 @@ class RunFolder:
     """Where everything of a run lies. As a context, it keeps other processes out until its end."""
 
     path: Path
-    lock: RunLock
+    lock: RunLock | None
+    """None for processes that take part in the run of another one, and write nothing."""
 
     def __enter__(self) -> RunFolder:
         return self
@@ -34,7 +36,8 @@ class RunFolder:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.lock.release()
+        if self.lock is not None:
+            self.lock.release()
 
     def describe(self, config: TrainConfig) -> None:
         """Write the run's configuration: at any moment, the old one or the new one is there, whole. Raises OSError."""
@@ -96,6 +99,18 @@ def open_run_folder(config: TrainConfig) -> RunFolder:
     except OSError as error:
         raise ConfigError(f"out_dir {path} cannot be written: {error.strerror or error}") from error
     return folder
+
+
+def open_folder_of_ranks(config: TrainConfig, ranks: Ranks) -> RunFolder:
+    """Open the folder on rank 0, as `open_run_folder` does, and tell the others where it is; all raise its errors."""
+    opened: list[RunFolder] = []
+
+    def open_first() -> Path:
+        opened.append(open_run_folder(config))
+        return opened[0].path
+
+    path = ranks.on_first(open_first)
+    return opened[0] if opened else RunFolder(path, None)
 
 
 def find_run(config: TrainConfig, resume: str) -> tuple[Path, Path | None]:

@@ -37,7 +37,7 @@ from rewarped_sim.results import (
     save_actions,
 )
 from rewarped_sim.run_control import NoObserver, RunControl, RunObserver, RunState, RunStatus
-from rewarped_sim.run_folder import RunFolder, open_run_folder
+from rewarped_sim.run_folder import RunFolder, open_folder_of_ranks
 from rewarped_sim.train_config import DEFAULT_TASK, TrainConfig, read_train_config
 from rewarped_sim.trained_run import EVALUATION_SEED_OFFSET, SELECTION_SEED_OFFSET, held_out_env
 from rewarped_sim.video import write_video
@@ -48,6 +48,7 @@ from sapo_learner.checkpoint import (
     CheckpointHeader,
     NoCheckpointError,
     NotSavedError,
+    Restored,
     load_checkpoint,
     load_latest,
     save_checkpoint,
@@ -56,6 +57,7 @@ from sapo_learner.checkpoint import (
 from sapo_learner.export import ExportError, export_bundle
 from sapo_learner.learner import Interrupted, TrainingDiverged
 from sapo_learner.metrics import MetricsLogger
+from sapo_learner.parallel import SINGLE, RankLostError, Ranks, joined
 from sapo_learner.progress import Progress
 from sapo_learner.trajopt import OpenLoop
 
@@ -84,27 +86,36 @@ class TrainResult:
 
 
 def train(
-    config: TrainConfig, *, observer: RunObserver | None = None, control: RunControl | None = None
+    config: TrainConfig,
+    *,
+    observer: RunObserver | None = None,
+    control: RunControl | None = None,
+    ranks: Ranks = SINGLE,
 ) -> TrainResult:
     """Train, checkpoint, and at the end evaluate and export.
 
     When `control.stop` is set, the epoch in progress is given up, a checkpoint of the last whole one is
     saved and the results are left out; a resumed run goes on as if nothing had happened.
 
+    ranks: processes that all call this with the same `config`, and share its envs. Rank 0 alone writes, is observed,
+    takes orders (but `control.stop` counts on any) and has the results.
+
     Raises:
         ConfigError, UnknownTaskError, CheckpointError, DeviceError: before anything is built or overwritten.
         TrainingDiverged: the gradients were not finite for too long; a checkpoint is saved.
+        RankLostError: another rank died; the run can be resumed from its last checkpoint.
     """
     algorithm = ALGORITHMS[split_name(config.algo)[0]]
     algo_config = configure(algorithm.config(), dict(config.algo_options), config.algo)
     configure(find(config.task).config, dict(config.task_options), config.task)
-    device = choose_device(config.device)
+    device = choose_device(config.device, ranks.local_rank)
+    _check_that_it_scales(config, algorithm, ranks)
     # The optimisers' moments of idle weights decay into denormal numbers, on which a CPU is 15 times slower.
     torch.set_flush_denormal(True)
-    with open_run_folder(config) as folder:
-        run = _Run(
-            config, algorithm, algo_config, device, folder, observer or NoObserver(), control or RunControl()
-        )
+    if observer is None or not ranks.is_first:
+        observer = NoObserver()
+    with open_folder_of_ranks(config, ranks) as folder:
+        run = _Run(config, algorithm, algo_config, device, folder, observer, control or RunControl(), ranks)
         try:
             return run.carry_out()
         except Exception as error:
@@ -112,6 +123,18 @@ def train(
             raise
         finally:
             run.close()
+
+
+def _check_that_it_scales(config: TrainConfig, algorithm: Algorithm, ranks: Ranks) -> None:
+    if ranks.size > 1 and not algorithm.scales:
+        able = [name for name in ALGORITHMS if ALGORITHMS[name].scales]
+        raise ConfigError(
+            f"algo {config.algo!r} runs in one process, got {ranks.size} ranks; those that scale: {able}"
+        )
+    if config.num_envs % ranks.size:
+        raise ConfigError(
+            f"num_envs must be a multiple of the number of ranks, {ranks.size}, which share them, got {config.num_envs}"
+        )
 
 
 class _Run:
@@ -126,11 +149,13 @@ class _Run:
         folder: RunFolder,
         observer: RunObserver,
         control: RunControl,
+        ranks: Ranks,
     ) -> None:
         self._config = config
         self._folder = folder
         self._observer = observer
         self._control = control
+        self._ranks = ranks
         self._device = device
         self._status = RunStatus(
             state=RunState.STARTING,
@@ -144,9 +169,12 @@ class _Run:
         self.report(RunState.STARTING, "building the simulator; the first time, kernels are compiled")
         log.info("run folder: %s", folder.path)
         log.info("%s", self._status.message)
+        share = config.num_envs // ranks.size
         self._env = make(
             config.task,
-            num_envs=config.num_envs,
+            num_envs=share,
+            first_env=ranks.rank * share,
+            num_threads=torch.get_num_threads() if ranks.size > 1 else None,  # torchrun gives each rank one
             device=device,
             seed=config.seed,
             horizon=algo_config.horizon,
@@ -159,24 +187,29 @@ class _Run:
             algo_config,
             seed=config.seed,
             planned_epochs=config.epochs,
+            **({"ranks": ranks} if algorithm.scales else {}),
         )
-        self._best = BestPolicy(self._forward_env(SELECTION_SEED_OFFSET)) if config.select_every else None
-        self._header = CheckpointHeader.of(self._env, task=config.task, algo=config.algo)
+        selects = config.select_every > 0 and ranks.is_first
+        self._best = BestPolicy(self._forward_env(SELECTION_SEED_OFFSET)) if selects else None
+        header = CheckpointHeader.of(self._env, task=config.task, algo=config.algo)
+        self._header = replace(header, num_envs=config.num_envs)
         self._saved_epoch = -1
         if config.resume:
             self._restore()
-            folder.describe(config)
+            ranks.on_first(lambda: folder.describe(config))
         self._faults = FaultDump(folder.faults, self._header)
-        self._metrics = MetricsLogger(folder.path, epoch=self._learner.epoch)
+        self._metrics = MetricsLogger(folder.path, epoch=self._learner.epoch) if ranks.is_first else None
         self._trained_s = self._bad_adjoints = 0.0
 
     def carry_out(self) -> TrainResult:
         """Train to the last epoch, then show the results."""
         self._train()
         checkpoint = self._save()
-        if self._control.stop.is_set():
+        if self._is_stopped():
             message = f"stopped after epoch {self._learner.epoch}; checkpoint saved: {checkpoint}"
             return self._finish(checkpoint, None, None, message)
+        if not self._ranks.is_first:
+            return self._finish(checkpoint, None, None, "rank 0 shows the results")
         return self._show_results(checkpoint)
 
     def report(self, state: RunState, message: str, **figures: Any) -> None:
@@ -186,7 +219,8 @@ class _Run:
 
     def close(self) -> None:
         """Flush what is still open, and answer those who asked too late."""
-        self._metrics.close()
+        if self._metrics is not None:
+            self._metrics.close()
         while not self._control.requests.empty():
             self._control.requests.get()[1].set_exception(RuntimeError("the run has ended"))
 
@@ -194,10 +228,10 @@ class _Run:
 
     def _train(self) -> None:
         learner, stop = self._learner, self._control.stop
-        progress = Progress(self._config.epochs, epoch=learner.epoch)
+        progress = Progress(self._config.epochs, epoch=learner.epoch) if self._ranks.is_first else None
         self.report(RunState.TRAINING, "training", epoch=learner.epoch, env_steps=learner.env_steps)
         try:
-            while learner.epoch < self._config.epochs and not stop.is_set():
+            while learner.epoch < self._config.epochs and not self._is_stopped():
                 started = time.monotonic()
                 metrics = learner.update(stop.is_set)
                 self._after_epoch(metrics, progress, time.monotonic() - started)
@@ -208,13 +242,18 @@ class _Run:
             self._save()
             raise
         finally:
-            progress.close()
+            if progress is not None:
+                progress.close()
 
-    def _after_epoch(self, metrics: dict[str, float], progress: Progress, took_s: float) -> None:
+    def _is_stopped(self) -> bool:
+        return self._ranks.any(self._control.stop.is_set())
+
+    def _after_epoch(self, metrics: dict[str, float], progress: Progress | None, took_s: float) -> None:
         learner, epochs = self._learner, self._config.epochs
         self._trained_s += took_s
         self._record(metrics)
-        progress.update(learner.epoch, metrics)
+        if progress is not None:
+            progress.update(learner.epoch, metrics)
         status = self._status
         self.report(
             RunState.TRAINING,
@@ -243,10 +282,12 @@ class _Run:
 
     def _record(self, metrics: dict[str, float]) -> None:
         """Log a finished epoch, and keep the state before it where something went wrong in it."""
-        bad_adjoints = float(self._env.bad_adjoints.sum())
+        bad_adjoints = float(self._ranks.gather(self._env.bad_adjoints, dim=0).sum())
         metrics["bad_adjoints"], self._bad_adjoints = bad_adjoints - self._bad_adjoints, bad_adjoints
-        self._metrics.log(self._learner.epoch, metrics)
-        self._faults.look_at(self._learner, metrics)
+        if self._metrics is not None:
+            self._metrics.log(self._learner.epoch, metrics)
+        if self._ranks.size == 1:  # a state that several ranks saved could not be replayed in one process
+            self._faults.look_at(self._learner, metrics)
 
     def _try_out(self) -> None:
         """Try the policy where a trial is due."""
@@ -263,17 +304,23 @@ class _Run:
 
     def _wait_while_paused(self) -> None:
         control = self._control
-        if not control.paused.is_set():
+        if not self._ranks.any(control.paused.is_set()):
             return
         self.report(RunState.PAUSED, f"paused after epoch {self._learner.epoch}")
-        while control.paused.is_set() and not control.stop.wait(0.1):
+        while self._ranks.any(control.paused.is_set()) and not self._is_stopped():
             self._answer_requests()
+            control.stop.wait(0.1)
         self.report(RunState.TRAINING, "training")
 
     def _answer_requests(self) -> None:
-        jobs: dict[str, Callable[[], Path]] = {"checkpoint": self._save, "export": self._export}
-        while not self._control.requests.empty():
-            job, future = self._control.requests.get()
+        ranks, requests = self._ranks, self._control.requests
+        jobs: dict[str, Callable[[], Path]] = {
+            "checkpoint": self._save,
+            "export": lambda: ranks.on_first(self._export),
+        }
+        while ranks.on_first(lambda: not requests.empty()):
+            asked, future = requests.get() if ranks.is_first else ("", Future())
+            job = ranks.on_first(lambda asked=asked: asked)
             _answer(future, jobs[job])
 
     def _save(self) -> Path:
@@ -283,8 +330,10 @@ class _Run:
             state = learner.state_dict()
             if self._best is not None:
                 state["best_policy"] = self._best.state_dict()
-            self._checkpoint = save_checkpoint(
-                self._folder.checkpoints, state, epoch=learner.epoch, header=self._header
+            self._checkpoint = self._ranks.on_first(
+                lambda: save_checkpoint(
+                    self._folder.checkpoints, state, epoch=learner.epoch, header=self._header
+                )
             )
             self._saved_epoch = learner.epoch
         return self._checkpoint
@@ -298,12 +347,8 @@ class _Run:
 
     def _restore(self) -> None:
         """Take over the newest whole checkpoint, or the one named; a run that has none yet begins anew."""
-        config, folder = self._config, self._folder.checkpoints
         try:
-            if config.resume_from:
-                restored = load_checkpoint(Path(config.resume_from), header=self._header)
-            else:
-                restored = load_latest(folder, header=self._header)
+            restored = self._ranks.on_first(self._read_checkpoint)
         except NoCheckpointError:
             log.info("the run in %s has no checkpoint yet: it begins with epoch 1", self._folder.path)
             return
@@ -316,14 +361,21 @@ class _Run:
         if self._best is not None and "best_policy" in restored.state:  # a run may begin to choose later
             self._best.load_state_dict(restored.state["best_policy"])
         self._checkpoint, self._saved_epoch = restored.path, restored.epoch
-        if aside := set_aside_newer(folder, epoch=restored.epoch):
+        folder = self._folder.checkpoints
+        if aside := self._ranks.on_first(lambda: set_aside_newer(folder, epoch=restored.epoch)):
             log.info("newer checkpoints are now in %s", aside)
         log.info("resumed from %s (epoch %d)", restored.path, restored.epoch)
+
+    def _read_checkpoint(self) -> Restored:
+        if self._config.resume_from:
+            return load_checkpoint(Path(self._config.resume_from), header=self._header)
+        return load_latest(self._folder.checkpoints, header=self._header)
 
     # ---- results -------------------------------------------------------------------------------------------
 
     def _show_results(self, checkpoint: Path) -> TrainResult:
         """Evaluate, export, draw. A stop in between leaves the rest out."""
+        assert self._metrics is not None
         config, folder, stop = self._config, self._folder, self._control.stop
         policy = self._chosen_policy()
         self.report(RunState.EVALUATING, "comparing the policy with doing nothing")
@@ -331,7 +383,7 @@ class _Run:
             comparison = compare_with_do_nothing(
                 self._forward_env(EVALUATION_SEED_OFFSET),
                 policy,
-                episodes_per_env=max(1, config.eval_episodes // self._env.num_envs),
+                episodes_per_env=max(1, config.eval_episodes // config.num_envs),
                 should_stop=stop.is_set,
             )
         except Stopped:
@@ -408,17 +460,21 @@ def _answer(future: Future[str], job: Callable[[], Path]) -> None:
         future.set_exception(error)
 
 
-def choose_device(device: str) -> str:
-    """Turn `auto` into cuda where there is one, else cpu; raises DeviceError for what is not there."""
+def choose_device(device: str, local_rank: int = 0) -> str:
+    """Turn `auto` into cuda where there is one, else cpu; raises DeviceError for what is not there.
+
+    Of several ranks on a machine, each gets the next GPU where none is named.
+    """
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
+    if device == "cuda" and torch.cuda.is_available():
+        device = f"cuda:{local_rank % torch.cuda.device_count()}"
     return str(resolve_device(device))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Train from the command line; returns 0 done or interrupted, 2 bad input, 3 device missing, 1 failed."""
     options = _parser().parse_args(arguments)
-    show_log()
     control = RunControl()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: control.stop.set())
@@ -426,8 +482,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "resume": None
     }
     try:
-        config = read_train_config(values, config_path=options.config, resume=options.resume)
-        train(config, control=control)
+        with joined() as ranks:
+            show_log(logging.INFO if ranks.is_first else logging.ERROR)
+            config = ranks.on_first(
+                lambda: read_train_config(values, config_path=options.config, resume=options.resume)
+            )
+            train(config, control=control, ranks=ranks)
+    except RankLostError as error:
+        return _complain(f"{error}; to go on from the last checkpoint, start again with --resume", 1)
     except (TrainingDiverged, ExportError, NotSavedError, OSError) as error:
         return _complain(error, 1)
     except BAD_INPUT as error:
@@ -437,15 +499,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def show_log() -> None:
+def show_log(level: int = logging.INFO) -> None:
     """Print what runs report to standard error, and keep Warp to its warnings."""
     package = logging.getLogger("rewarped_sim")
     package.addHandler(logging.StreamHandler())
-    package.setLevel(logging.INFO)
+    package.setLevel(level)
     wp.config.log_level = wp.LOG_WARNING
 
 
-def _complain(error: Exception, code: int) -> int:
+def _complain(error: Exception | str, code: int) -> int:
     sys.stderr.write(f"error: {error}\n")
     return code
 

@@ -23,17 +23,19 @@ class Algorithm:
     config: type[Any]
     """Its settings, a dataclass whose defaults are the published ones."""
     learner: Callable[..., Learner]
-    """Called as learner(env, config, seed=..., planned_epochs=...)."""
+    """Called as learner(env, config, seed=..., planned_epochs=...), and with ranks=... where it `scales`."""
     differentiates: bool = True
     """It back-propagates through the simulator."""
+    scales: bool = True
+    """Several processes can carry it out as one."""
 
 
 ALGORITHMS: Mapping[str, Algorithm] = {
     "sapo": Algorithm(SapoConfig, Sapo),
     "shac": Algorithm(ShacConfig, Shac),
     "apg": Algorithm(ApgConfig, Apg),
-    "ppo": Algorithm(PpoConfig, Ppo, differentiates=False),
-    "sac": Algorithm(SacConfig, Sac, differentiates=False),
+    "ppo": Algorithm(PpoConfig, Ppo, differentiates=False, scales=False),
+    "sac": Algorithm(SacConfig, Sac, differentiates=False, scales=False),
     "trajopt": Algorithm(TrajOptConfig, TrajOpt),
 }
 

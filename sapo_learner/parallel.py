@@ -23,6 +23,7 @@ from torch.distributed.rendezvous import rendezvous
 TIMEOUT_S = 600.0
 """How long a rank waits for the others before it takes them for dead: rank 0 may be trying out a policy meanwhile.
 One that really died is noticed at once, by its connections."""
+_CPU = torch.device("cpu")
 _SURVIVORS_TIME_S = 3.0
 """How long those who noticed a death wait for each other, to find out who is missing."""
 
@@ -43,6 +44,8 @@ class Ranks:
     """The number of this process, from 0."""
     size = 1
     """How many there are."""
+    local_rank = 0
+    """The number of this process among those on the same machine."""
 
     @property
     def is_first(self) -> bool:
@@ -105,11 +108,10 @@ SINGLE = Ranks()
 class Group(Ranks):
     """The ranks that torchrun has started, joined by `torch.distributed`."""
 
-    def __init__(self, store: Store, rank: int, size: int) -> None:
+    def __init__(self, store: Store, *, rank: int, size: int, local_rank: int) -> None:
         """Take over the present default process group. store: outlives ranks that die."""
-        self.rank, self.size = rank, size
+        self.rank, self.size, self.local_rank = rank, size, local_rank
         self._store = store
-        self._host = cast("dist.ProcessGroup", dist.new_group(backend="gloo"))
 
     def own_samples(self, samples: Tensor, num_envs: int) -> Tensor:
         """See `Ranks`."""
@@ -143,7 +145,7 @@ class Group(Ranks):
         """See `Ranks`."""
         flags = torch.tensor([flag], dtype=torch.uint8)
         with self._losses_named():
-            dist.all_reduce(flags, dist.ReduceOp.MAX, group=self._host)
+            dist.all_reduce(flags, dist.ReduceOp.MAX)
         return bool(flags)
 
     def on_first(self, function: Callable[[], T]) -> T:
@@ -155,7 +157,7 @@ class Group(Ranks):
             except Exception as error:
                 said[1] = error
         with self._losses_named():
-            dist.broadcast_object_list(said, group=self._host)
+            dist.broadcast_object_list(said, device=_CPU)
         if said[1] is not None:
             raise said[1]
         return cast("T", said[0])
@@ -164,7 +166,7 @@ class Group(Ranks):
         """See `Ranks`: a list with the value of each rank, on the CPU; it is needed, and complete, on rank 0 only."""
         collected: list[Any] = [None] * self.size
         with self._losses_named():
-            dist.gather_object(_on_cpu(value), collected if self.is_first else None, group=self._host)
+            dist.gather_object(_on_cpu(value), collected if self.is_first else None)
         return collected
 
     @contextmanager
@@ -192,28 +194,28 @@ class Group(Ranks):
 
 
 @contextmanager
-def joined(*, uses_cuda: bool) -> Iterator[Ranks]:
+def joined() -> Iterator[Ranks]:
     """Join the other ranks that torchrun has started; without torchrun, or with one rank only, it is `SINGLE`.
 
-    uses_cuda: tensors are on GPUs, which talk through NCCL if each rank here has one of its own. Raises RankLostError
-    when the others do not come.
+    Tensors on the CPU go through gloo. Those on GPUs go through NCCL if each rank here can have a GPU of its own, else
+    through gloo too. Raises RankLostError when the others do not come.
     """
     size = int(os.environ.get("WORLD_SIZE", "1")) if dist.is_torchelastic_launched() else 1
     if size == 1:
         yield SINGLE
         return
-    own_gpus = uses_cuda and torch.cuda.device_count() >= int(os.environ["LOCAL_WORLD_SIZE"])
+    own_gpus = dist.is_nccl_available() and torch.cuda.device_count() >= int(os.environ["LOCAL_WORLD_SIZE"])
     timeout = timedelta(seconds=TIMEOUT_S)
     try:
         store, rank, size = next(rendezvous("env://", timeout=timeout))
         dist.init_process_group(
-            "nccl" if own_gpus else "gloo",
+            "cpu:gloo,cuda:nccl" if own_gpus else "gloo",
             store=PrefixStore("group", store),
             rank=rank,
             world_size=size,
             timeout=timeout,
         )
-        group = Group(store, rank, size)
+        group = Group(store, rank=rank, size=size, local_rank=int(os.environ["LOCAL_RANK"]))
     except RuntimeError as error:
         raise RankLostError(f"the ranks did not find each other: {' '.join(str(error).split())}") from error
     try:

@@ -189,7 +189,7 @@ def die(ranks: Ranks) -> dict:
 def main() -> None:
     scenario, folder = sys.argv[1:]
     torch.set_num_threads(1)
-    with joined(uses_cuda=False) as ranks:
+    with joined() as ranks:
         result = (die if scenario == "die" else everything)(ranks)
         torch.save(result, Path(folder) / f"rank_{ranks.rank}.pt")
 

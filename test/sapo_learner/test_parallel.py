@@ -133,6 +133,6 @@ def test_a_rank_that_dies_is_named_by_the_others_at_once_and_leaves_them_as_they
 
 
 def test_without_torchrun_there_is_one_rank_and_nothing_is_joined():
-    with joined(uses_cuda=False) as ranks:
+    with joined() as ranks:
         assert ranks is SINGLE and ranks.is_first
     assert not torch.distributed.is_initialized()
