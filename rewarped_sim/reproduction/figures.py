@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,17 +41,8 @@ def draw_curves(path: Path, records: Sequence[Record]) -> None:
     FigureCanvasAgg(figure)
     for index, task in enumerate(tasks):
         axes = figure.add_subplot(rows, columns, index + 1)
-        for algo in algorithms:
-            found = [record for record in records if (record.task, record.algo) == (task, algo)]
-            if found:
-                _draw_algorithm(axes, found, colors[algo])
-        nothing = float(np.mean([r.agents["do_nothing"]["mean"] for r in records if r.task == task]))
-        axes.axhline(nothing, color="#8a8f98", linestyle="--", linewidth=1.0)
+        _draw_task(axes, [record for record in records if record.task == task], colors)
         axes.set_title(task)
-        axes.set_xlabel("env steps [million]")
-        axes.set_ylabel("episode return")
-        axes.grid(alpha=0.25)
-        axes.spines[["top", "right"]].set_visible(False)
     handles = [figure.axes[0].plot([], [], color=colors[algo], linewidth=2.0)[0] for algo in algorithms]
     handles += figure.axes[0].plot([], [], color="#8a8f98", linestyle="--", linewidth=1.0)
     labels = [*algorithms, "do-nothing"]
@@ -60,16 +51,28 @@ def draw_curves(path: Path, records: Sequence[Record]) -> None:
     figure.savefig(path)
 
 
-def _draw_algorithm(axes: Any, records: Sequence[Record], color: str) -> None:
-    steps, returns = curves_on_one_grid(records)
-    if not len(steps):
-        return
-    intervals = [mean_ci95(column) for column in returns.T]
-    x = steps / 1e6
-    axes.plot(x, [one.estimate for one in intervals], color=color, linewidth=1.6)
-    if len(returns) > 1:
-        low, high = [one.low for one in intervals], [one.high for one in intervals]
-        axes.fill_between(x, low, high, color=color, alpha=0.18, linewidth=0)
+def _draw_task(axes: Any, records: Sequence[Record], colors: Mapping[str, str]) -> None:
+    curves = {
+        algo: curves_on_one_grid([record for record in records if record.algo == algo])
+        for algo in algorithms_of(records)
+    }
+    curves = {algo: (steps / 1e6, returns) for algo, (steps, returns) in curves.items() if len(steps)}
+    for algo, (steps, returns) in curves.items():
+        axes.plot(steps, returns.mean(axis=0), color=colors[algo], linewidth=1.6)
+    nothing = float(np.mean([record.agents["do_nothing"]["mean"] for record in records]))
+    axes.axhline(nothing, color="#8a8f98", linestyle="--", linewidth=1.0)
+    axes.margins(y=0.15)
+    axes.set_ylim(
+        axes.get_ylim()
+    )  # by the means: the interval of two seeds may be wider than all there is to see
+    for algo, (steps, returns) in curves.items():
+        if len(returns) > 1:
+            low, high = np.transpose([mean_ci95(column)[1:] for column in returns.T])
+            axes.fill_between(steps, low, high, color=colors[algo], alpha=0.18, linewidth=0)
+    axes.set_xlabel("env steps [million]")
+    axes.set_ylabel("episode return")
+    axes.grid(alpha=0.25)
+    axes.spines[["top", "right"]].set_visible(False)
 
 
 def curves_on_one_grid(records: Sequence[Record]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -117,15 +117,12 @@ class _Work:
         return last.is_file() and not self._differences()
 
     def _train(self) -> None:
-        config = self._job.config
-        options = ["--task", config.task, "--device", config.device, "--no-video"]
-        if (self._folder / CONFIG_FILE).is_file():
-            if differences := self._differences():
-                raise JobError(f"{self._folder} holds another run: {differences}; choose another --out-dir")
-            options += ["--resume", str(self._folder)]
-        else:
-            options += ["--out-dir", str(self._folder), "--algo", config.algo, "--seed", str(config.seed)]
-            options += ["--epochs", str(config.epochs), "--num-envs", str(config.num_envs)]
+        if not (self._folder / CONFIG_FILE).is_file():
+            # its configuration makes it a run to go on with, and keeps later changes of config/train/ out of it
+            self._folder.mkdir(exist_ok=True)
+            write_atomically(self._folder / CONFIG_FILE, self._job.config.to_yaml().encode())
+        elif differences := self._differences():
+            raise JobError(f"{self._folder} holds another run: {differences}; choose another --out-dir")
         trained_s = self._trained_s()
 
         def tick(elapsed_s: float) -> None:
@@ -134,9 +131,10 @@ class _Work:
             if rows:
                 self._progress.at(self._job, int(rows[-1]["epoch"]), rows[-1]["return"])
 
-        self._call("rewarped_sim.train", options, tick)
+        self._call("rewarped_sim.train", ["--resume", str(self._folder)], tick)
         if not self._is_trained():
-            raise JobError(f"training ended before epoch {config.epochs}; see {self._log}")
+            why = self._differences() or f"it ended before epoch {self._job.config.epochs}"
+            raise JobError(f"{self._folder} is not trained: {why}; see {self._log}")
 
     def _differences(self) -> str:
         """Say where the run in the folder is not that of the job; empty where it is."""

@@ -1,0 +1,79 @@
+import pytest
+
+from rewarped_sim.registry import ConfigError, UnknownTaskError
+from rewarped_sim.reproduction import published
+from rewarped_sim.reproduction.suites import SUITES, plan
+from sapo_learner.algorithms import NAMES
+
+
+def jobs_of(tmp_path, suite="cpu", **choices):
+    return {job.name: job for job in plan(suite, out_dir=tmp_path, **choices)}
+
+
+@pytest.mark.parametrize("suite", SUITES)
+def test_every_suite_can_be_planned_and_every_job_has_a_folder_of_its_own(tmp_path, suite):
+    jobs = jobs_of(tmp_path, suite)
+    assert len(jobs) == 3 * len(SUITES[suite].tasks) * len(SUITES[suite].algorithms)
+    assert len({job.config.out_dir for job in jobs.values()}) == len(jobs)
+    assert all(job.config.out_dir == str(tmp_path / suite / name) for name, job in jobs.items())
+
+
+@pytest.mark.parametrize("suite", ["paper", "dflex"])
+def test_published_suites_take_the_published_env_steps(tmp_path, suite):
+    """Within 3 %: a run ends with a whole epoch, and published steps are rounded."""
+    for job in plan(suite, algorithms=["sapo", "shac", "ppo"], seeds=[0], out_dir=tmp_path):
+        assert job.env_steps == pytest.approx(published.STEPS[job.config.task], rel=0.03)
+
+
+def test_trajopt_goes_through_an_episode_fifty_times_in_sixteen_envs(tmp_path):
+    job = jobs_of(tmp_path, "paper", tasks=["rolling_flat"], algorithms=["trajopt"])["rolling_flat_trajopt_0"]
+    assert (job.config.num_envs, job.config.epochs) == (16, 50 * 10)  # 300 steps in windows of 32
+    assert job.eval_num_envs == 32
+
+
+def test_a_scaled_budget_plans_fewer_epochs_and_remembers_the_full_ones(tmp_path):
+    job = jobs_of(tmp_path, tasks=["hopper"], algorithms=["sapo"], budget_scale=0.25)["hopper_sapo_0"]
+    assert (job.config.epochs, job.full_epochs) == (250, 1000)
+    assert job.env_steps == 250 * 64 * 32
+    tiny = jobs_of(tmp_path, tasks=["hopper"], algorithms=["sapo"], budget_scale=1e-9)["hopper_sapo_0"]
+    assert tiny.config.epochs == 1
+
+
+def test_first_seeds_come_first(tmp_path):
+    jobs = plan("cpu", tasks=["cartpole", "hopper"], algorithms=["sapo"], seeds=[5, 7], out_dir=tmp_path)
+    assert [job.name for job in jobs] == [
+        "cartpole_sapo_5",
+        "hopper_sapo_5",
+        "cartpole_sapo_7",
+        "hopper_sapo_7",
+    ]
+
+
+def test_variations_keep_their_settings(tmp_path):
+    jobs = jobs_of(tmp_path, "ablations", tasks=["cartpole"], seeds=[0])
+    assert jobs["cartpole_sapo-neither_0"].config.algo_options["entropy_in_actor"] is False
+    assert "entropy_in_actor" not in jobs["cartpole_sapo_0"].config.algo_options
+
+
+@pytest.mark.parametrize(
+    ("choices", "error", "message"),
+    [
+        ({"tasks": ["cartpol"]}, UnknownTaskError, "did you mean 'cartpole'"),
+        ({"algorithms": ["sapoo"]}, ConfigError, "did you mean 'sapo'"),
+        ({"budget_scale": 0.0}, ConfigError, "budget_scale must be > 0, got 0.0"),
+        ({"seeds": [-1]}, ConfigError, "seed must be between"),
+    ],
+)
+def test_what_is_not_there_is_refused_with_the_nearest_name(tmp_path, choices, error, message):
+    with pytest.raises(error, match=message):
+        plan("cpu", out_dir=tmp_path, **choices)
+
+
+def test_an_unknown_suite_is_refused(tmp_path):
+    with pytest.raises(ConfigError, match="unknown suite 'papper'; did you mean 'paper'"):
+        plan("papper", out_dir=tmp_path)
+
+
+def test_published_figures_are_of_known_algorithms_and_tasks_with_a_budget():
+    assert published.RETURNS.keys() == published.STEPS.keys()
+    assert {algo for row in published.RETURNS.values() for algo in row} <= set(NAMES)

@@ -1,0 +1,97 @@
+import pytest
+
+from rewarped_sim.reproduction.tables import algorithms_of, describe, normalized_scores, tasks_of
+
+
+def cells(text, row):
+    """The cells of the first table's row of this name."""
+    line = next(line for line in text.splitlines() if line.startswith(f"| {row} |"))
+    return [cell.strip() for cell in line.split("|")[2:-1]]
+
+
+def test_three_seeds_stand_with_their_interval_above_the_published_figure(make_record):
+    records = [make_record(seed=seed, earned=earned) for seed, earned in enumerate([4401.0, 4402.0, 4406.0])]
+    # deviations -2, -1, 3: variance 7, times 4.3027 / sqrt(3)
+    assert cells(describe(records), "sapo") == ["**4403.0 ± 6.6**<br>published 4535.9 ± 24.5"]
+
+
+def test_one_seed_has_no_interval_and_an_unpublished_task_no_figure_of_others(make_record):
+    assert cells(describe([make_record("cartpole", earned=7.25)]), "sapo") == ["7.2 (1 seed)"]
+
+
+def test_baselines_stand_below_and_count_once_however_many_algorithms_met_them(make_record):
+    records = [make_record(algo=algo) for algo in ("shac", "sapo")]
+    assert cells(describe(records), "*do nothing*") == ["2.0"]
+    assert cells(describe(records), "*random*") == ["1.0"]
+
+
+def test_algorithms_and_tasks_stand_in_the_papers_order(make_record):
+    records = [make_record("cartpole", "sapo"), make_record("hopper", "ppo"), make_record("ant_run", "shac")]
+    assert algorithms_of(records) == ["ppo", "shac", "sapo"]
+    assert tasks_of(records) == ["ant_run", "hopper", "cartpole"]
+    assert cells(describe(records), "ppo") == [
+        "–<br>published 2048.7 ± 36.6",
+        "10.0 (1 seed)<br>published 3155 ± 30",
+        "–",
+    ]
+
+
+def test_ablations_have_a_column_with_the_gain_over_shac(make_record):
+    records = [
+        make_record("hopper", "shac", earned=100.0),
+        make_record("hopper", "sapo/neither", earned=80.0),
+        make_record("ant", "shac", earned=-10.0),
+        make_record("ant", "sapo/neither", earned=-5.0),
+    ]
+    # -20 % and +50 %, of which the second base is negative
+    assert cells(describe(records), "sapo/neither")[-1] == "+15.0 %<br>published +0.5 % (DFlex)"
+    assert cells(describe(records), "shac")[-1] == ""
+
+
+def test_normalised_scores_are_0_for_doing_nothing_and_1_for_sapo_on_average(make_record):
+    records = [
+        make_record(algo="sapo", seed=0, earned=8.0),
+        make_record(algo="sapo", seed=1, earned=16.0),
+        make_record(algo="shac", seed=0, earned=2.0),
+        make_record(algo="shac", seed=1, earned=7.0),
+    ]
+    assert normalized_scores(records, "stochastic") == {"shac": [[0.0, 0.5]], "sapo": [[0.6, 1.4]]}
+
+
+def test_tasks_that_not_all_algorithms_have_run_or_sapo_does_not_solve_are_left_out_of_the_scores(
+    make_record,
+):
+    records = [
+        make_record("cartpole", "sapo"),
+        make_record("cartpole", "shac", earned=4.0),
+        make_record("hopper", "sapo"),  # without SHAC
+        make_record("ant", "sapo", earned=1.5),  # less than doing nothing
+        make_record("ant", "shac"),
+    ]
+    assert normalized_scores(records, "stochastic") == {"shac": [[0.25]], "sapo": [[1.0]]}
+    assert normalized_scores(records[2:], "stochastic") == {}
+
+
+def test_shorter_budgets_are_said_to_be_shorter_schedules(make_record):
+    full = describe([make_record()])
+    assert "every run had its full budget" in full
+    scaled = describe([make_record(epochs=500, env_steps=1_024_000)])
+    assert "ant_run sapo: 500 of 2000 epochs" in scaled
+    assert "fewer env steps than published: ant_run" in scaled
+    assert "not the beginning of the long one" in scaled
+
+
+def test_what_the_runs_took_stands_beside_the_published_budget(make_record):
+    text = describe([make_record(seed=0, wall_clock_s=500.0), make_record(seed=1, wall_clock_s=700.0)])
+    assert "| sapo | 4.1 M steps, 10 min, 2 seeds |" in text
+    assert "| *published* | 4.1 M steps |" in text
+
+
+def test_without_records_the_text_says_so():
+    assert describe([]) == "No run of this suite is done yet."
+
+
+@pytest.mark.parametrize("task", ["ant_run", "hopper"])
+def test_trajopt_which_takes_fewer_steps_anyway_does_not_make_a_budget_short(make_record, task):
+    records = [make_record(task, "trajopt", env_steps=819_200), make_record(task, env_steps=10_240_000)]
+    assert "every run had its full budget" in describe(records)
