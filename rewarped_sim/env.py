@@ -1,7 +1,7 @@
 """Batched episodes over a task: clock, masked reset, terminal observation, isolation of environments that break.
 
 Nothing in `step` waits for the device. A reset selects between the stepped and a fresh state, so that the gradient of
-every other env stays whole; an env whose state is not finite is reset, passes no gradient on and is counted.
+every other env stays whole; an env whose state or reward is not finite is reset, passes no gradient on and is counted.
 """
 
 from __future__ import annotations
@@ -100,7 +100,7 @@ class Env:
         self._episode = torch.zeros(num_envs, dtype=torch.int64, device=device)
         self._action = torch.zeros(num_envs, self.action_dim, device=device)
         self.nonfinite = torch.zeros(num_envs, dtype=torch.int64, device=device)
-        """How often each env's state broke, for whatever reason, and was reset: (num_envs,) int64."""
+        """How often each env's state or reward broke, for whatever reason, and it was reset: (num_envs,) int64."""
         self.faults = {name: torch.zeros_like(self.nonfinite) for name in self._bridge.engine.fault_names}
         """How often each of the engine's faults was the reason, (num_envs,) int64 each."""
         self._state = self._fresh(self._episode)
@@ -128,9 +128,7 @@ class Env:
                 f"action: expected {(self.num_envs, self.action_dim)}, got {tuple(action.shape)}"
             )
         action = action.clamp(-1.0, 1.0)
-        before = self._state
-        controls = self.task.control(before, action)
-        after: State = {**before, **self._bridge.step({**before, **self._given_constants(), **controls})}
+        after = self._physics(action)
 
         # What a broken env shows from here on is its next start: finite, and without a gradient.
         faults = self._bridge.faults
@@ -138,6 +136,7 @@ class Env:
         fresh = self._fresh(self._episode + 1)
         after = _select(healthy, after, fresh)
         terms = self.task.reward(after, action)
+        healthy = healthy & torch.stack(list(terms.values())).isfinite().all(dim=0)
         terms = {name: torch.where(healthy, term, 0.0) for name, term in terms.items()}
         reward = torch.stack(list(terms.values())).sum(dim=0)
         terminated = self.task.terminated(after) | ~healthy
@@ -244,6 +243,14 @@ class Env:
         """How often each env's gradient was not finite and was dropped, (num_envs,) int64."""
         return self._bridge.bad_adjoints
 
+    @torch.no_grad()
+    def look_ahead(self, action: Tensor) -> State:
+        """What physics makes of the present state and this action, as broken as it may be; nothing changes.
+
+        Valid until the next step.
+        """
+        return self._physics(action.clamp(-1.0, 1.0))
+
     def scene(self, index: int = 0) -> Scene:
         """What there is to see in one env; copies to the host."""
         return self.task.scene(self._state, self._action, index)
@@ -267,6 +274,11 @@ class Env:
             f"{self.task_name}: {self.num_envs} envs of {self._bridge.engine.describe()}; "
             f"{self._bridge.plan.describe()}"
         )
+
+    def _physics(self, action: Tensor) -> State:
+        before = self._state
+        controls = self.task.control(before, action)
+        return {**before, **self._bridge.step({**before, **self._given_constants(), **controls})}
 
     def _given_constants(self) -> State:
         """What to run with instead of the task's own; raises `StateError` where this physics has no such thing."""
