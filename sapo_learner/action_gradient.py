@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from sapo_learner.distributions import SquashedNormal
+from sapo_learner.parallel import SINGLE, Ranks
 
 MIN_RATIO, MAX_RATIO = 0.2, 2.0
 """How much less or more likely than when it was taken an action may be and still be learned from."""
@@ -65,15 +66,16 @@ def ratio(policy: SquashedNormal, taken: Taken) -> Tensor:
     return torch.where((result >= MIN_RATIO) & (result <= MAX_RATIO), result, 0.0)
 
 
-def pathwise_share(taken: Taken, advantage: Tensor) -> Tensor:
+def pathwise_share(taken: Taken, advantage: Tensor, ranks: Ranks = SINGLE) -> Tensor:
     """Return the weight of `pathwise` beside `score`, in [0, 1], (H, 1, d): by the inverse of their variances.
 
-    The variances are those over the envs, of the gradients by the mean of u, per step and action dimension.
+    The variances are those over all ranks' envs, of the gradients by the mean of u, per step and action dimension.
     """
     slope = 1.0 - taken.pre_tanh.tanh().square()
-    by_path = (taken.gradient * slope).var(dim=1, keepdim=True)
+    by_path = ranks.gather(taken.gradient * slope, dim=1).var(dim=1, keepdim=True)
     noise = (taken.pre_tanh - taken.policy.mean) * (-taken.policy.log_std).exp()
-    by_score = (advantage[..., None] * noise * (-taken.policy.log_std).exp()).var(dim=1, keepdim=True)
+    by_score = advantage[..., None] * noise * (-taken.policy.log_std).exp()
+    by_score = ranks.gather(by_score, dim=1).var(dim=1, keepdim=True)
     total = by_path + by_score
     return torch.where(total > 0.0, by_score / total, 1.0)
 

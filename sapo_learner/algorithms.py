@@ -34,7 +34,7 @@ ALGORITHMS: Mapping[str, Algorithm] = {
     "sapo": Algorithm(SapoConfig, Sapo),
     "shac": Algorithm(ShacConfig, Shac),
     "apg": Algorithm(ApgConfig, Apg),
-    "ppo": Algorithm(PpoConfig, Ppo, differentiates=False, scales=False),
+    "ppo": Algorithm(PpoConfig, Ppo, differentiates=False),
     "sac": Algorithm(SacConfig, Sac, differentiates=False, scales=False),
     "trajopt": Algorithm(TrajOptConfig, TrajOpt),
 }

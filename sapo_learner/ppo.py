@@ -20,7 +20,7 @@ from torch import Tensor
 from sapo_learner.advantage import gae
 from sapo_learner.collect import Experience, collect
 from sapo_learner.critic_fit import require_enough_samples
-from sapo_learner.distributions import BoundedNormal, standard_normal
+from sapo_learner.distributions import BoundedNormal
 from sapo_learner.encoders import POOLS, Pool
 from sapo_learner.heads import BoundedHead
 from sapo_learner.learner import Epoch, Learner
@@ -28,6 +28,7 @@ from sapo_learner.network_input import NetworkInput
 from sapo_learner.networks import StackedCritics, Style
 from sapo_learner.normalizer import StateNormalizer
 from sapo_learner.optimization import make_adamw, set_learning_rate, step_clipped
+from sapo_learner.parallel import SINGLE, Ranks
 from sapo_learner.policy import make_policy
 from sapo_learner.settings import (
     require,
@@ -124,14 +125,17 @@ class PpoConfig:
 class Ppo(Learner):
     """The learner: policy, critic on the policy's features, statistics of returns, and one optimiser."""
 
-    def __init__(self, env: VecEnv, config: PpoConfig, *, seed: int, planned_epochs: int) -> None:
+    def __init__(
+        self, env: VecEnv, config: PpoConfig, *, seed: int, planned_epochs: int, ranks: Ranks = SINGLE
+    ) -> None:
         """Raise ValueError where a window has too few samples for its minibatches."""
-        require_enough_samples(config.horizon * env.num_envs, config.num_minibatches)
+        require_enough_samples(config.horizon * ranks.size * env.num_envs, config.num_minibatches)
         super().__init__(
             env,
             seed=seed,
             planned_epochs=planned_epochs,
             max_skipped_updates=config.max_skipped_updates,
+            ranks=ranks,
         )
         self.config = config
         self.policy = make_policy(
@@ -159,8 +163,8 @@ class Ppo(Learner):
         )
 
     def _epoch(self, should_stop: Callable[[], bool]) -> Epoch:
-        config, env = self.config, self.env
-        noise = standard_normal((config.horizon, env.num_envs, env.action_dim), self._generator)
+        config, env, ranks = self.config, self.env, self.ranks
+        noise = self._noise(config.horizon)
         window = collect(
             env,
             self.policy.layout,
@@ -174,26 +178,28 @@ class Ppo(Learner):
             old = self._distribution(inputs)
             old_log_prob = old.log_prob(action)
         advantage, returns = self._judge(window)
-        self.returns.update(returns[None, :, None])
+        all_returns = ranks.gather(returns, dim=0)
+        self.returns.update(all_returns[None, :, None])
         value_target = self.returns(returns[:, None]).squeeze(-1)
 
         metrics: list[dict[str, Tensor]] = []
         for _ in range(config.passes):
             divergences = []
-            indices = torch.randperm(len(action), generator=self._generator, device=env.device)
+            indices = torch.randperm(len(all_returns), generator=self._generator, device=env.device)
             for batch in indices.tensor_split(config.num_minibatches):
-                new, value = self._distribution_and_value(inputs.map(lambda x, batch=batch: x[batch]))
-                log_ratio = new.log_prob(action[batch]) - old_log_prob[batch]
-                gain = clipped_surrogate(
-                    log_ratio.exp(), advantage[batch], clip_ratio=config.clip_ratio
-                ).mean()
-                critic_loss = 0.5 * (value - value_target[batch]).square().mean()
-                entropy = new.entropy().mean()
+                own, count = ranks.own_samples(batch, env.num_envs), len(batch)
+                new, value = self._distribution_and_value(inputs.map(lambda x, own=own: x[own]))
+                log_ratio = new.log_prob(action[own]) - old_log_prob[own]
+                surrogate = clipped_surrogate(log_ratio.exp(), advantage[own], clip_ratio=config.clip_ratio)
+                gain = ranks.part_of_mean(surrogate, count)
+                critic_loss = 0.5 * ranks.part_of_mean((value - value_target[own]).square(), count)
+                entropy = ranks.part_of_mean(new.entropy(), count)
                 loss = config.value_coefficient * critic_loss - gain - config.entropy_coefficient * entropy
                 self._optimizer.zero_grad()
                 loss.backward()
-                norm = step_clipped(self._optimizer, max_norm=config.max_grad_norm)
-                divergences.append(new.kl_from(BoundedNormal(*(x[batch] for x in old))).detach().mean())
+                norm = step_clipped(self._optimizer, max_norm=config.max_grad_norm, ranks=ranks)
+                divergence = new.kl_from(BoundedNormal(*(x[own] for x in old))).detach()
+                divergences.append(ranks.part_of_mean(divergence, count))
                 metrics.append(
                     {
                         "actor/objective": gain.detach(),
@@ -203,9 +209,11 @@ class Ppo(Learner):
                         "entropy": entropy.detach(),
                     }
                 )
-            self._adapt_learning_rate(float(torch.stack(divergences).mean()))
+            mean = torch.stack(divergences).mean()
+            ranks.average_([mean])
+            self._adapt_learning_rate(float(mean))
         means = {name: torch.stack([one[name] for one in metrics]).mean() for name in metrics[0]}
-        self.policy.normalizer.update(window.inputs.state)
+        self.policy.normalizer.update(ranks.gather(window.inputs.state, dim=1))
         return Epoch(
             reward=window.reward,
             done=window.done,
@@ -214,8 +222,8 @@ class Ppo(Learner):
                 **means,
                 "actor/skipped": ~means["actor/grad_norm"].isfinite(),
                 "actor/learning_rate": self._optimizer.param_groups[0]["lr"],
-                "critic/target_mean": returns.mean(),
-                "critic/target_std": returns.std(correction=0),
+                "critic/target_mean": all_returns.mean(),
+                "critic/target_std": all_returns.std(correction=0),
             },
         )
 
@@ -233,7 +241,8 @@ class Ppo(Learner):
             gae_lambda=config.gae_lambda,
         )
         returns = advantage + before
-        advantage = (advantage - advantage.mean()) / (advantage.std(correction=0) + 1e-8)
+        of_all = self.ranks.gather(advantage, dim=1)
+        advantage = (advantage - of_all.mean()) / (of_all.std(correction=0) + 1e-8)
         return advantage.flatten(), returns.flatten()
 
     def _value(self, obs: NetworkInput) -> Tensor:

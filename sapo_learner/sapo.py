@@ -288,7 +288,7 @@ class Sapo(Learner):
             advantage, share = torch.zeros_like(weight), torch.ones(())
             if config.mix_gradients:
                 advantage = weight * self._advantage(window, after_each_step)
-                share = pathwise_share(taken, advantage)
+                share = pathwise_share(taken, advantage, self.ranks)
         metrics = {}
         for _ in range(config.policy_epochs):
             policy = self._distributions(window.inputs)
