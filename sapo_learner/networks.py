@@ -101,6 +101,7 @@ class StackedCritics(nn.Module):
         """output_gain: of the last layer, where it is not the style's."""
         super().__init__()
         self.count = count
+        self.activation: Activation = style.activation
         sizes = [size_in, *hidden]
         blocks: list[nn.Module] = []
         for block_in, block_out in pairwise(sizes):

