@@ -107,9 +107,9 @@ def _aggregate(records: Sequence[Record]) -> str:
         rows.append([algo, _with_bounds(interquartile_mean_ci95(strata)), str(sum(map(len, strata)))])
     count = len(next(iter(scores.values())))
     return (
-        f"Over the {count} {'task' if count == 1 else 'tasks'} on which all of them have run: interquartile mean of the "
-        "normalised scores (0: doing nothing, 1: SAPO's mean) with sampled actions, and its 95 % stratified bootstrap "
-        "interval:\n\n" + _markdown(["", "IQM [95 %]", "runs"], rows)
+        f"Over the {'one task' if count == 1 else f'{count} tasks'} on which all of them have run: interquartile mean "
+        "of the normalised scores (0: doing nothing, 1: SAPO's mean) with sampled actions, and its 95 % stratified "
+        "bootstrap interval:\n\n" + _markdown(["", "IQM [95 %]", "runs"], rows)
     )
 
 

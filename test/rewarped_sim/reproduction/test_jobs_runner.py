@@ -7,7 +7,7 @@ import pytest
 
 from rewarped_sim.reproduction import runner
 from rewarped_sim.reproduction.progress import JobsProgress
-from rewarped_sim.reproduction.record import read_records
+from rewarped_sim.reproduction.record import read_records, record_path
 from rewarped_sim.reproduction.runner import carry_out, epochs_done, has_record
 from rewarped_sim.reproduction.suites import plan
 
@@ -65,19 +65,28 @@ def in_the_middle(jobs, action, tmp_path, stop=None):
     return failures
 
 
-def test_a_job_is_trained_evaluated_and_written_down(tmp_path, processes):
+def test_jobs_are_trained_evaluated_and_written_down_even_after_one_that_cannot_be_done(tmp_path, processes):
+    bad = tiny_job(tmp_path, seed=1, algo_options={"horizon": 1, "num_minibatches": 64})
     job = tiny_job(tmp_path)
     assert not has_record(job, tmp_path / "results")
-    assert do([job], tmp_path) == []
+    (failure,) = do([bad, job], tmp_path)
+    assert failure.job is bad and "rewarped_sim.train ended with " in failure.reason
     (record,) = read_records(tmp_path / "results", "cpu")
     assert (record.task, record.algo, record.seed) == ("cartpole", "sapo", 0)
     assert (record.epochs, record.env_steps) == (2, 2 * 8 * 2)
-    assert {"deterministic", "stochastic", "do_nothing", "random"} == set(record.agents)
+    assert set(record.agents) == {"deterministic", "stochastic", "do_nothing", "random"}
     assert all(agent["episodes"] == 2 * 2 for agent in record.agents.values())
     assert record.curve["env_steps"] == [16.0, 32.0]
     assert record.config["algo_options"]["horizon"] == 8
     assert record.wall_clock_s > 0.0 and record.machine["cores"] >= 1
     assert has_record(job, tmp_path / "results")
+
+    # without its record, the same run is evaluated again, to the same figures, and not trained again
+    record_path(tmp_path / "results", "cpu", job.name).unlink()
+    assert do([job], tmp_path) == []
+    assert read_records(tmp_path / "results", "cpu")[0].agents == record.agents
+    modules = [process.args[2] for process in processes if "-m" in process.args]
+    assert modules == ["rewarped_sim.train"] * 2 + ["rewarped_sim.evaluate"] * 2
 
 
 def test_a_killed_run_fails_alone_and_goes_on_where_it_was(tmp_path, processes):
@@ -106,20 +115,3 @@ def test_a_stop_saves_the_run_and_starts_no_other(tmp_path, processes):
         Path(first.config.out_dir).with_name(f"{first.name}.log").read_text()
     )
     assert not has_record(first, tmp_path / "results") and not Path(second.config.out_dir).exists()
-
-
-def test_a_job_that_cannot_be_done_keeps_no_other_from_running(tmp_path, processes):
-    bad = tiny_job(tmp_path, seed=1, algo_options={"horizon": 1, "num_minibatches": 64})
-    failures = do([bad, tiny_job(tmp_path)], tmp_path)
-    assert [failure.job.name for failure in failures] == ["cartpole_sapo_1"]
-    assert "rewarped_sim.train ended with " in failures[0].reason
-    assert [record.seed for record in read_records(tmp_path / "results", "cpu")] == [0]
-
-
-def test_a_trained_run_is_only_evaluated(tmp_path, processes):
-    job = tiny_job(tmp_path)
-    do([job], tmp_path)
-    next((tmp_path / "results").rglob("*.json")).unlink()
-    count = len(processes)
-    assert do([job], tmp_path) == []
-    assert len(processes) == count + 1
