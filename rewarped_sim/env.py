@@ -244,12 +244,14 @@ class Env:
         return self._bridge.bad_adjoints
 
     @torch.no_grad()
-    def look_ahead(self, action: Tensor) -> State:
-        """What physics makes of the present state and this action, as broken as it may be; nothing changes.
+    def look_ahead(self, action: Tensor) -> tuple[State, dict[str, Tensor]]:
+        """State, by the names of `state_dict`, and reward terms after this action, before anything broken is reset.
 
-        Valid until the next step.
+        Nothing changes. Valid until the next step.
         """
-        return self._physics(action.clamp(-1.0, 1.0))
+        action = action.clamp(-1.0, 1.0)
+        after = self._physics(action)
+        return self._bridge.engine.named(after), self.task.reward(after, action)
 
     def scene(self, index: int = 0) -> Scene:
         """What there is to see in one env; copies to the host."""
