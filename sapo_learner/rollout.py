@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from sapo_learner.distributions import SquashedNormal
+from sapo_learner.distributions import Distribution, SquashedNormal
 from sapo_learner.learner import Interrupted
 from sapo_learner.network_input import NetworkInput, stack
 from sapo_learner.outcome import Outcome
@@ -61,28 +61,33 @@ def roll_out(
         Interrupted: `should_stop()`, asked before every step, turned true.
     """
     obs = env.detach()
-    states, inputs, entropies, actions, steps = [policy.layout.pack(obs).state], [], [], [], []
+    states, inputs, distributions, actions, steps = [policy.layout.pack(obs).state], [], [], [], []
     for t in range(len(action_noise)):
         if should_stop():
             raise Interrupted(f"stopped before step {t} of {len(action_noise)}")
         normalized = policy.normalize(obs)
         inputs.append(normalized.map(Tensor.detach))
-        distribution = policy.distribution(inputs[-1] if detach_observations else normalized)
-        actions.append(distribution.sample(action_noise[t]))
+        distributions.append(policy.distribution(inputs[-1] if detach_observations else normalized))
+        actions.append(distributions[-1].sample(action_noise[t]))
         step = env.step(actions[-1])
         obs = step.obs
-        if entropy_noise is not None:
-            assert isinstance(distribution, SquashedNormal)
-            entropies.append(distribution.entropy(entropy_noise[t]))
         states.append(policy.layout.pack(obs).state.detach())
         steps.append(step)
 
+    terminal = stack([policy.layout.pack(step.terminal_obs) for step in steps])
     return Window(
         inputs=stack(inputs),
-        terminal=stack([policy.normalize(step.terminal_obs) for step in steps]),
+        terminal=NetworkInput(policy.normalizer(terminal.state), terminal.cloud),
         states=torch.stack(states),
-        entropy=torch.stack(entropies) if entropies else None,
+        entropy=None if entropy_noise is None else _entropy(distributions, entropy_noise),
         actions=tuple(actions),
         action_noise=action_noise,
         **Outcome.of(steps)._asdict(),
     )
+
+
+def _entropy(distributions: Sequence[Distribution], noise: Tensor) -> Tensor:
+    """Estimate the entropies of H squashed policies, (H, N), all at once. noise: (H, samples, N, d)."""
+    assert all(isinstance(distribution, SquashedNormal) for distribution in distributions)
+    mean, log_std = (torch.stack(parameters) for parameters in zip(*distributions, strict=True))
+    return SquashedNormal(mean, log_std).entropy(noise.transpose(0, 1))

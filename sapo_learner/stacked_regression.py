@@ -61,10 +61,12 @@ class StackRegression:
         device; nothing here waits for it.
         """
         share = weight / len(self._members)
-        errors = [self._member(i, features, targets.unsqueeze(1), share) for i in range(len(self._members))]
+        targets = targets.unsqueeze(1)
+        known = targets.isfinite()
+        errors = [self._member(i, features, targets, known, share) for i in range(len(self._members))]
         return torch.stack(errors).sum() * share
 
-    def _member(self, member: int, features: Tensor, targets: Tensor, share: float) -> Tensor:
+    def _member(self, member: int, features: Tensor, targets: Tensor, known: Tensor, share: float) -> Tensor:
         """Return a member's sum of squared errors. A name in `_bar` is a gradient with respect to the name's bearer."""
         parameters, gradients = self._members[member]
         (blocks, (last_weight, last_bias)), (blocks_bar, last_bar) = parameters, gradients
@@ -74,8 +76,7 @@ class StackRegression:
             y, mean, inverse_std = torch.native_layer_norm(z, z.shape[1:], block.scale, block.offset, EPSILON)
             kept.append((x, z, mean, inverse_std, y))
             x = self._activate(y)
-        error = torch.addmm(last_bias, x, last_weight) - targets
-        error = torch.where(targets.isfinite(), error, 0.0)
+        error = torch.where(known, torch.addmm(last_bias, x, last_weight) - targets, 0.0)
 
         z_bar = error * (2.0 * share)
         _linear_backward(x, z_bar, *last_bar)

@@ -112,3 +112,19 @@ def test_no_step_of_the_rollout_waits_for_the_device():
     with HostReads() as reads:  # the oracle sees what it should
         bool(torch.ones(2)[torch.tensor([True, False])].sum() > 0)
     assert len(reads.found) == 2
+
+
+def test_the_entropy_of_a_step_is_that_of_its_own_policy_and_noise():
+    env = PointMass(max_episode_steps=4)
+    policy = policy_for(env)
+    generator = torch.Generator().manual_seed(0)
+    action_noise = torch.randn(5, 2, 1, generator=generator)
+    entropy_noise = torch.randn(5, 3, 2, 1, generator=generator)
+    window = roll_out(
+        env, policy, action_noise=action_noise, entropy_noise=entropy_noise, should_stop=lambda: False
+    )
+    expected = [
+        policy.distribution(window.inputs.map(lambda x, t=t: x[t])).entropy(entropy_noise[t])
+        for t in range(5)
+    ]
+    torch.testing.assert_close(window.entropy, torch.stack(expected), rtol=1e-5, atol=1e-6)
