@@ -20,7 +20,7 @@ from pathlib import Path
 from rewarped_sim.env import DeviceError
 from rewarped_sim.registry import ConfigError, task_names
 from rewarped_sim.reproduction.document import write_between_markers
-from rewarped_sim.reproduction.figures import draw_curves
+from rewarped_sim.reproduction.figures import draw_figures
 from rewarped_sim.reproduction.progress import JobsProgress
 from rewarped_sim.reproduction.record import read_records
 from rewarped_sim.reproduction.runner import Failure, carry_out, epochs_done, has_record
@@ -85,13 +85,9 @@ def _report(options: argparse.Namespace) -> None:
     records = read_records(options.results, options.suite)
     text = describe(records)
     if records:
-        figure = options.docs / "results" / f"{options.suite}_curves.png"
-        draw_curves(figure, records)
-        text += (
-            f"\n\n![Learning curves of the suite {options.suite}: return over env steps](results/{figure.name})\n\n"
-            "Mean over seeds while training, with sampled actions; bands are 95 % confidence intervals."
-        )
-        log.info("figure: %s", figure)
+        for figure, shows in draw_figures(options.docs / "results", options.suite, records).items():
+            text += f"\n\n![{shows}](results/{figure.name})\n\n{shows}."
+            log.info("figure: %s", figure)
     write_between_markers(options.docs / "results.md", options.suite, text)
     log.info("tables: %s", options.docs / "results.md")
 
@@ -104,7 +100,7 @@ def _plan_table(jobs: Sequence[Job], todo: Sequence[Job]) -> str:
         state = "done" if job not in todo else f"at epoch {done}" if done else "to do"
         config = job.config
         lines.append(
-            f"{job.name:40} {config.num_envs:4} envs  {config.epochs:5} of {job.full_epochs:5} epochs  "
+            f"{job.name:48} {config.num_envs:4} envs  {config.epochs:5} of {job.full_epochs:5} epochs  "
             f"{job.env_steps / 1e6:6.2f} M steps  {state}"
         )
     total = sum(job.env_steps for job in todo) / 1e6

@@ -130,15 +130,15 @@ def _steps(job: Job, epoch: int) -> int:
 
 
 def _kind(job: Job) -> tuple[str, str]:
-    return job.config.task, job.config.algo
+    return job.config.task, f"{job.config.algo} {job.variation}"
 
 
 def _seconds_per_step(spent: dict[tuple[str, str], tuple[float, float]], job: Job) -> float:
     """What a step of the job is thought to take [s]; NaN where nothing is known at all."""
-    task, algo = _kind(job)
+    task, _ = kind = _kind(job)
     choices = [
-        [value for kind, value in spent.items() if kind == (task, algo)],
-        [value for kind, value in spent.items() if kind[0] == task],
+        [value for known, value in spent.items() if known == kind],
+        [value for known, value in spent.items() if known[0] == task],
         list(spent.values()),
     ]
     for values in choices:

@@ -11,6 +11,7 @@ from typing import Any
 
 from rewarped_sim.json_file import write_json
 from rewarped_sim.registry import ConfigError
+from rewarped_sim.reproduction.suites import job_name
 from sapo_learner.metrics import read_metrics
 
 CURVE_POINTS = 200
@@ -23,6 +24,8 @@ class Record:
     suite: str
     task: str
     algo: str
+    variation: str = ""
+    """Point of a sweep, where the suite is one."""
     seed: int
     num_envs: int
     epochs: int
@@ -42,9 +45,15 @@ class Record:
     """Of the run, as in its config.yaml."""
     machine: Mapping[str, Any]
 
+    @property
+    def label(self) -> str:
+        """Names its row of a table: the algorithm, or in a sweep the point."""
+        return self.variation or self.algo
+
     def write(self, folder: Path) -> Path:
-        """Write `<folder>/<suite>/<task>_<algo>_<seed>.json`, whole or not at all."""
-        path = record_path(folder, self.suite, f"{self.task}_{self.algo.replace('/', '-')}_{self.seed}")
+        """Write `<folder>/<suite>/<job>.json`, whole or not at all. Raises OSError."""
+        name = job_name(self.task, self.algo, self.variation, self.seed)
+        path = record_path(folder, self.suite, name)
         write_json(path, asdict(self))
         return path
 

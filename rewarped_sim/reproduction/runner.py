@@ -164,6 +164,7 @@ class _Work:
             suite=job.suite,
             task=config.task,
             algo=config.algo,
+            variation=job.variation,
             seed=config.seed,
             num_envs=config.num_envs,
             epochs=config.epochs,

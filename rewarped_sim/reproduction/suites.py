@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from rewarped_sim.registry import ConfigError, configure, find, unknown
 from rewarped_sim.train_config import TrainConfig, read_train_config
@@ -17,6 +18,16 @@ TRAJOPT_PASSES = 50
 
 
 @dataclass(frozen=True, kw_only=True)
+class Variation:
+    """What one point of a sweep changes."""
+
+    algo_options: Mapping[str, Any] = field(default_factory=dict)
+    """Settings of the algorithm that replace the task's."""
+    num_envs: int | None = None
+    """Envs instead of the task's number; epochs are planned so that the env steps stay the same."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Suite:
     """A comparison."""
 
@@ -25,6 +36,8 @@ class Suite:
     algorithms: tuple[str, ...] = BASELINES
     epochs: Mapping[str, int] = field(default_factory=dict)
     """Planned epochs by task, where they are not those of config/train/<task>.yaml."""
+    variations: Mapping[str, Variation] = field(default_factory=lambda: {"": Variation()})
+    """Points of a sweep by name; the only one of a comparison of algorithms has none."""
 
 
 SUITES: Mapping[str, Suite] = {
@@ -46,6 +59,24 @@ SUITES: Mapping[str, Suite] = {
         tasks=("hand_flip", "hopper", "ant", "humanoid", "snu_humanoid"),
         algorithms=("shac", *(name for name in PRESETS if name.startswith("sapo/")), "sapo"),
     ),
+    "entropy": Suite(
+        summary="how SAPO depends on its first temperature and on its target entropy",
+        tasks=("cartpole", "soft_jumper_small"),
+        algorithms=("sapo",),
+        variations={
+            f"temperature={temperature:g},target={target:g}": Variation(
+                algo_options={"initial_temperature": temperature, "target_entropy_per_dim": target}
+            )
+            for temperature in (0.001, 0.01, 0.1, 1.0)
+            for target in (-0.25, -0.5, -1.0)
+        },
+    ),
+    "envs": Suite(
+        summary="how SAPO depends on the number of envs, at equal env steps",
+        tasks=("cartpole", "soft_jumper_small"),
+        algorithms=("sapo",),
+        variations={f"envs={count}": Variation(num_envs=count) for count in (16, 32, 64, 128, 256)},
+    ),
 }
 
 
@@ -54,6 +85,8 @@ class Job:
     """One training run of a suite."""
 
     suite: str
+    variation: str = ""
+    """Point of a sweep, by its name in the suite."""
     config: TrainConfig
     """As `python -m rewarped_sim.train` is told, out_dir included."""
     full_epochs: int
@@ -64,12 +97,18 @@ class Job:
     @property
     def name(self) -> str:
         """Names the run's folder and the file of its results."""
-        return f"{self.config.task}_{self.config.algo.replace('/', '-')}_{self.config.seed}"
+        return job_name(self.config.task, self.config.algo, self.variation, self.config.seed)
 
     @property
     def env_steps(self) -> int:
         """Control steps in all envs together, when it is done."""
         return self.config.epochs * self.config.num_envs * _horizon(self.config)
+
+
+def job_name(task: str, algo: str, variation: str, seed: int) -> str:
+    """Return `<task>_<algo>_<seed>`, with the variation, if any, before the seed."""
+    parts = [task, algo.replace("/", "-"), *([variation] if variation else []), str(seed)]
+    return "_".join(parts)
 
 
 def plan(
@@ -92,30 +131,36 @@ def plan(
     if not budget_scale > 0:
         raise ConfigError(f"budget_scale must be > 0, got {budget_scale}")
     suite = SUITES[suite_name]
-    return [
-        _job(suite_name, task, algorithm, seed, budget_scale, device, out_dir / suite_name)
-        for seed in seeds
-        for task in tasks or suite.tasks
-        for algorithm in algorithms or suite.algorithms
-    ]
+    jobs = []
+    for seed in seeds:
+        for task in tasks or suite.tasks:
+            for algo in algorithms or suite.algorithms:
+                usual = read_train_config({"task": task, "algo": algo, "seed": seed, "device": device})
+                for name, variation in suite.variations.items():
+                    config = _with_budget(usual, suite.epochs.get(task, usual.epochs), variation)
+                    folder = out_dir / suite_name / job_name(task, algo, name, seed)
+                    scaled = max(1, round(config.epochs * budget_scale))
+                    jobs.append(
+                        Job(
+                            suite=suite_name,
+                            variation=name,
+                            config=replace(config, epochs=scaled, out_dir=str(folder), video=False),
+                            full_epochs=config.epochs,
+                            eval_num_envs=usual.num_envs,
+                        )
+                    )
+    return jobs
 
 
-def _job(
-    suite: str, task: str, algorithm: str, seed: int, budget_scale: float, device: str, folder: Path
-) -> Job:
-    values = {"task": task, "algo": algorithm, "seed": seed, "device": device}
-    config = replace(read_train_config(values), video=False)
-    epochs, num_envs = SUITES[suite].epochs.get(task, config.epochs), config.num_envs
-    if algorithm == "trajopt":
-        windows = -(-find(task).config.max_episode_steps // _horizon(config))
+def _with_budget(usual: TrainConfig, epochs: int, variation: Variation) -> TrainConfig:
+    """Return the run with its full number of epochs, and with what the variation changes."""
+    num_envs = variation.num_envs or usual.num_envs
+    epochs = max(1, round(epochs * usual.num_envs / num_envs))
+    if usual.algo == "trajopt":
+        windows = -(-find(usual.task).config.max_episode_steps // _horizon(usual))
         epochs, num_envs = min(epochs, TRAJOPT_PASSES * windows), min(num_envs, TRAJOPT_ENVS)
-    job = Job(
-        suite=suite,
-        config=replace(config, epochs=max(1, round(epochs * budget_scale)), num_envs=num_envs),
-        full_epochs=epochs,
-        eval_num_envs=config.num_envs,
-    )
-    return replace(job, config=replace(job.config, out_dir=str(folder / job.name)))
+    options = {**usual.algo_options, **variation.algo_options}
+    return replace(usual, epochs=epochs, num_envs=num_envs, algo_options=options)
 
 
 def _horizon(config: TrainConfig) -> int:

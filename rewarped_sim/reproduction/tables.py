@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from rewarped_sim.reproduction import published
 from rewarped_sim.reproduction.record import Record
-from rewarped_sim.reproduction.suites import BASELINES
+from rewarped_sim.reproduction.suites import BASELINES, SUITES
 from sapo_learner.algorithms import NAMES
 from sapo_learner.statistics import Interval, interquartile_mean_ci95, mean_ci95
 
@@ -29,10 +29,12 @@ def describe(records: Sequence[Record]) -> str:
     return "\n\n".join(part for part in parts if part)
 
 
-def algorithms_of(records: Iterable[Record]) -> list[str]:
-    """List the algorithms of some records, in the order of the published tables."""
-    order = list(dict.fromkeys((*BASELINES[:-1], *(name for name in NAMES if "/" in name), "sapo", *NAMES)))
-    return sorted({record.algo for record in records}, key=order.index)
+def labels_of(records: Iterable[Record]) -> list[str]:
+    """List the algorithms of some records in the order of the published tables, or the points of a sweep in its own."""
+    presets = [name for name in NAMES if "/" in name]
+    points = [name for suite in SUITES.values() for name in suite.variations]
+    order = list(dict.fromkeys((*BASELINES[:-1], *presets, "sapo", *NAMES, *points)))
+    return sorted({record.label for record in records}, key=order.index)
 
 
 def tasks_of(records: Iterable[Record]) -> list[str]:
@@ -42,59 +44,62 @@ def tasks_of(records: Iterable[Record]) -> list[str]:
     return sorted({record.task for record in records}, key=order.index)
 
 
-def seed_means(records: Iterable[Record], task: str, algo: str, agent: str) -> list[float]:
-    """List the mean returns of a task's and algorithm's runs, one a seed."""
-    return [record.agents[agent]["mean"] for record in records if (record.task, record.algo) == (task, algo)]
+def seed_means(records: Iterable[Record], task: str, label: str, agent: str) -> list[float]:
+    """List the mean returns of a task's runs of this label, one a seed."""
+    return [
+        record.agents[agent]["mean"] for record in records if (record.task, record.label) == (task, label)
+    ]
 
 
 def normalized_scores(records: Sequence[Record], agent: str) -> dict[str, list[list[float]]]:
     """Return each algorithm's scores, one list a task: 0 is doing nothing, 1 is what SAPO earns on average.
 
-    Only tasks on which every algorithm has a run count, and among them those on which SAPO beats doing nothing.
+    Only tasks on which every algorithm has a run count, and among them those on which SAPO beats doing nothing. A
+    sweep, which has no plain SAPO, has no scores.
     """
-    algorithms = algorithms_of(records)
-    scores: dict[str, list[list[float]]] = {algo: [] for algo in algorithms}
+    labels = labels_of(records)
+    scores: dict[str, list[list[float]]] = {label: [] for label in labels}
     for task in tasks_of(records):
-        earned = {algo: seed_means(records, task, algo, agent) for algo in algorithms}
+        earned = {label: seed_means(records, task, label, agent) for label in labels}
         if "sapo" not in earned or not all(earned.values()):
             continue
         zero, one = _do_nothing(records, task), mean_ci95(earned["sapo"]).estimate
         if one > zero:
-            for algo, means in earned.items():
-                scores[algo].append([(mean - zero) / (one - zero) for mean in means])
+            for label, means in earned.items():
+                scores[label].append([(mean - zero) / (one - zero) for mean in means])
     return scores if any(scores.values()) else {}
 
 
 def _returns_table(records: Sequence[Record], agent: str, *, with_published: bool) -> str:
     tasks, ablated = tasks_of(records), any("/" in record.algo for record in records)
     rows = []
-    for algo in algorithms_of(records):
+    for label in labels_of(records):
         cells = []
         for task in tasks:
-            cell = _interval_text(seed_means(records, task, algo, agent))
-            paper = published.RETURNS.get(task, {}).get(algo)
+            cell = _interval_text(seed_means(records, task, label, agent))
+            paper = published.RETURNS.get(task, {}).get(label)
             if with_published and paper:
                 cell += f"<br>published {paper.mean:g} ± {paper.ci95:g}"
             cells.append(cell)
         if ablated:
-            cells.append(_gain_over_shac(records, algo, agent, with_published))
-        rows.append([algo, *cells])
+            cells.append(_gain_over_shac(records, label, agent, with_published))
+        rows.append([label, *cells])
     for name in ("do_nothing", "random"):
         cells = [_interval_text(_means_of_all(records, task, name), with_interval=False) for task in tasks]
         rows.append([f"*{name.replace('_', ' ')}*", *cells, *([""] if ablated else [])])
     return _markdown(["", *tasks, *(["gain over SHAC"] if ablated else [])], rows)
 
 
-def _gain_over_shac(records: Sequence[Record], algo: str, agent: str, with_published: bool) -> str:
+def _gain_over_shac(records: Sequence[Record], label: str, agent: str, with_published: bool) -> str:
     """Mean over tasks of the relative gain; ours, and on DFlex the published one."""
     gains = []
     for task in tasks_of(records):
-        ours, shac = (seed_means(records, task, name, agent) for name in (algo, "shac"))
+        ours, shac = (seed_means(records, task, name, agent) for name in (label, "shac"))
         if ours and shac:
             base = mean_ci95(shac).estimate
             gains.append((mean_ci95(ours).estimate - base) / abs(base))
-    cell = f"{100 * sum(gains) / len(gains):+.1f} %" if gains and algo != "shac" else ""
-    paper = published.GAIN_OVER_SHAC.get(algo)
+    cell = f"{100 * sum(gains) / len(gains):+.1f} %" if gains and label != "shac" else ""
+    paper = published.GAIN_OVER_SHAC.get(label)
     return cell + (f"<br>published {paper:+.1f} % (DFlex)" if with_published and paper else "")
 
 
@@ -103,8 +108,8 @@ def _aggregate(records: Sequence[Record]) -> str:
     if len(scores) < 2:
         return ""
     rows = []
-    for algo, strata in scores.items():
-        rows.append([algo, _with_bounds(interquartile_mean_ci95(strata)), str(sum(map(len, strata)))])
+    for label, strata in scores.items():
+        rows.append([label, _with_bounds(interquartile_mean_ci95(strata)), str(sum(map(len, strata)))])
     count = len(next(iter(scores.values())))
     return (
         f"Over the {'one task' if count == 1 else f'{count} tasks'} on which all of them have run: interquartile mean "
@@ -116,15 +121,15 @@ def _aggregate(records: Sequence[Record]) -> str:
 def _cost_table(records: Sequence[Record]) -> str:
     tasks = tasks_of(records)
 
-    def cell(task: str, algo: str) -> str:
-        found = [record for record in records if (record.task, record.algo) == (task, algo)]
+    def cell(task: str, label: str) -> str:
+        found = [record for record in records if (record.task, record.label) == (task, label)]
         if not found:
             return ""
         steps, seeds = found[0].env_steps, len(found)
         minutes = sum(record.wall_clock_s for record in found) / seeds / 60.0
-        return f"{_millions(steps)} steps, {minutes:.0f} min, {seeds} {'seed' if seeds == 1 else 'seeds'}"
+        return f"{_millions(steps)} steps, {minutes:.3g} min, {seeds} {'seed' if seeds == 1 else 'seeds'}"
 
-    rows = [[algo, *(cell(task, algo) for task in tasks)] for algo in algorithms_of(records)]
+    rows = [[label, *(cell(task, label) for task in tasks)] for label in labels_of(records)]
     rows.append(["*published*", *(_published_steps(task) for task in tasks)])
     return _markdown(["", *tasks], rows)
 
@@ -133,13 +138,13 @@ def _remark_on_budgets(records: Sequence[Record]) -> str:
     """Say which runs were planned shorter than the full budget, and what that means."""
     short = sorted(
         {
-            (record.task, record.algo, record.epochs, record.full_epochs)
+            (record.task, record.label, record.epochs, record.full_epochs)
             for record in records
             if record.epochs < record.full_epochs
         }
     )
     under = [task for task in tasks_of(records) if _is_under_published(records, task)]
-    lines = [f"{task} {algo}: {epochs} of {full} epochs" for task, algo, epochs, full in short]
+    lines = [f"{task} {label}: {epochs} of {full} epochs" for task, label, epochs, full in short]
     remark = "Learning rates fall to their last value over the *planned* epochs"
     if not lines and not under:
         return f"{remark}; every run had its full budget."

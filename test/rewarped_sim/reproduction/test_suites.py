@@ -1,3 +1,5 @@
+import math
+
 import pytest
 
 from rewarped_sim.registry import ConfigError, UnknownTaskError
@@ -13,7 +15,8 @@ def jobs_of(tmp_path, suite="cpu", **choices):
 @pytest.mark.parametrize("suite", SUITES)
 def test_every_suite_can_be_planned_and_every_job_has_a_folder_of_its_own(tmp_path, suite):
     jobs = jobs_of(tmp_path, suite)
-    assert len(jobs) == 3 * len(SUITES[suite].tasks) * len(SUITES[suite].algorithms)
+    counts = (SUITES[suite].tasks, SUITES[suite].algorithms, SUITES[suite].variations)
+    assert len(jobs) == 3 * math.prod(map(len, counts))
     assert len({job.config.out_dir for job in jobs.values()}) == len(jobs)
     assert all(job.config.out_dir == str(tmp_path / suite / name) for name, job in jobs.items())
 
@@ -49,7 +52,28 @@ def test_first_seeds_come_first(tmp_path):
     ]
 
 
-def test_variations_keep_their_settings(tmp_path):
+def test_a_sweep_over_envs_keeps_the_env_steps_and_the_starts_of_the_evaluation(tmp_path):
+    jobs = jobs_of(tmp_path, "envs", tasks=["cartpole"], seeds=[0])
+    assert {name: (job.config.num_envs, job.config.epochs) for name, job in jobs.items()} == {
+        "cartpole_sapo_envs=16_0": (16, 1000),
+        "cartpole_sapo_envs=32_0": (32, 500),
+        "cartpole_sapo_envs=64_0": (64, 250),
+        "cartpole_sapo_envs=128_0": (128, 125),
+        "cartpole_sapo_envs=256_0": (256, 62),
+    }
+    assert {job.eval_num_envs for job in jobs.values()} == {64}
+
+
+def test_a_sweep_over_settings_changes_these_alone(tmp_path):
+    jobs = jobs_of(tmp_path, "entropy", tasks=["soft_jumper_small"], seeds=[0])
+    config = jobs["soft_jumper_small_sapo_temperature=0.1,target=-0.25_0"].config
+    (usual,) = plan("cpu", tasks=["soft_jumper_small"], algorithms=["sapo"], seeds=[0], out_dir=tmp_path)
+    swept = {"initial_temperature": 0.1, "target_entropy_per_dim": -0.25}
+    assert config.algo_options == {**usual.config.algo_options, **swept}
+    assert (config.epochs, config.num_envs) == (usual.config.epochs, usual.config.num_envs)
+
+
+def test_variations_of_an_algorithm_keep_their_settings(tmp_path):
     jobs = jobs_of(tmp_path, "ablations", tasks=["cartpole"], seeds=[0])
     assert jobs["cartpole_sapo-neither_0"].config.algo_options["entropy_in_actor"] is False
     assert "entropy_in_actor" not in jobs["cartpole_sapo_0"].config.algo_options

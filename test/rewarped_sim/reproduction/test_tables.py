@@ -1,6 +1,6 @@
 import pytest
 
-from rewarped_sim.reproduction.tables import algorithms_of, describe, normalized_scores, tasks_of
+from rewarped_sim.reproduction.tables import labels_of, describe, normalized_scores, tasks_of
 
 
 def cells(text, row):
@@ -27,7 +27,7 @@ def test_baselines_stand_below_and_count_once_however_many_algorithms_met_them(m
 
 def test_algorithms_and_tasks_stand_in_the_papers_order(make_record):
     records = [make_record("cartpole", "sapo"), make_record("hopper", "ppo"), make_record("ant_run", "shac")]
-    assert algorithms_of(records) == ["ppo", "shac", "sapo"]
+    assert labels_of(records) == ["ppo", "shac", "sapo"]
     assert tasks_of(records) == ["ant_run", "hopper", "cartpole"]
     assert cells(describe(records), "ppo") == [
         "–<br>published 2048.7 ± 36.6",
