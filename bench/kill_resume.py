@@ -235,8 +235,13 @@ def main() -> int:
     parser.add_argument("--workers", type=int, default=1, help="runs side by side (default: 1)")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="kill_resume_") as parent:
-        KilledRun(Path(parent) / "warm_up").undisturbed()  # compiles kernels, fills the disk's cache
+        warm_up = KilledRun(
+            Path(parent) / "warm_up"
+        ).undisturbed()  # compiles kernels, fills the disk's cache
         reference = KilledRun(Path(parent) / "undisturbed").undisturbed()
+        if lines := differences(warm_up.contents, reference.contents):
+            print(f"two undisturbed runs differ already: {'; '.join(lines)}")
+            return 1
         print(f"undisturbed: {reference.cpu_s:.1f} s of processor time", flush=True)
         started, finished, kills = time.monotonic(), [], 0
         for number, outcome in outcomes(

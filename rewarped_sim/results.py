@@ -11,7 +11,6 @@ import torch
 
 from policy_runner.contract import PolicyContract
 from rewarped_sim.env import Env
-from rewarped_sim.plot import write_learning_curve
 from rewarped_sim.video import Recording
 from rewarped_sim.watched_env import WatchedEnv
 from sapo_learner.evaluate import EvalResult, Zero, evaluate
@@ -58,6 +57,8 @@ def compare_with_do_nothing(
 
 def draw_learning_curve(path: Path, metrics_file: Path, title: str, comparison: Comparison | None) -> None:
     """Draw the return over env steps, from the metrics that the run logged."""
+    from rewarped_sim.plot import write_learning_curve  # matplotlib would be a sixth of every start
+
     rows = read_metrics(metrics_file)
     write_learning_curve(
         path,

@@ -24,6 +24,7 @@ import torch
 import warp as wp
 
 from rewarped_sim.best_policy import BestPolicy
+from rewarped_sim.device_failure import DeviceLostError, OutOfMemoryError, device_failures_explained
 from rewarped_sim.env import DeviceError, Env, resolve_device
 from rewarped_sim.fault_dump import FaultDump
 from rewarped_sim.make import make
@@ -103,6 +104,8 @@ def train(
     Raises:
         ConfigError, UnknownTaskError, CheckpointError, DeviceError: before anything is built or overwritten.
         TrainingDiverged: the gradients were not finite for too long; a checkpoint is saved.
+        NotSavedError, OSError: the disk takes nothing more; what was saved is whole.
+        OutOfMemoryError, DeviceLostError: the device gave out; what was saved is whole.
         RankLostError: another rank died; the run can be resumed from its last checkpoint.
     """
     algorithm = ALGORITHMS[split_name(config.algo)[0]]
@@ -114,7 +117,7 @@ def train(
     torch.set_flush_denormal(True)
     if observer is None or not ranks.is_first:
         observer = NoObserver()
-    with open_folder_of_ranks(config, ranks) as folder:
+    with device_failures_explained(), open_folder_of_ranks(config, ranks) as folder:
         run = _Run(config, algorithm, algo_config, device, folder, observer, control or RunControl(), ranks)
         try:
             return run.carry_out()
@@ -473,7 +476,10 @@ def choose_device(device: str, local_rank: int = 0) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Train from the command line; returns 0 done or interrupted, 2 bad input, 3 device missing, 1 failed."""
+    """Train from the command line.
+
+    Returns 0 done or interrupted, 2 bad input, 3 device missing, 4 device lost on the way, 1 failed otherwise.
+    """
     options = _parser().parse_args(arguments)
     control = RunControl()
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -490,7 +496,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             train(config, control=control, ranks=ranks)
     except RankLostError as error:
         return _complain(f"{error}; to go on from the last checkpoint, start again with --resume", 1)
-    except (TrainingDiverged, ExportError, NotSavedError, OSError) as error:
+    except DeviceLostError as error:
+        return _complain(error, 4)
+    except (TrainingDiverged, ExportError, NotSavedError, OutOfMemoryError, OSError) as error:
         return _complain(error, 1)
     except BAD_INPUT as error:
         return _complain(error, 2)

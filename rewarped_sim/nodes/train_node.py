@@ -2,6 +2,8 @@
 
 Training runs in the main thread, the executor in a second one. Nothing that ROS does makes a training step
 wait: scenes are copied only when somebody subscribes, at most at the publish rate, and sent by the executor.
+
+Under torchrun, rank 0 is the node; the others take part in its run and know no ROS.
 """
 
 from __future__ import annotations
@@ -9,6 +11,7 @@ from __future__ import annotations
 import queue
 import sys
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 from typing import Any, cast
 
@@ -25,6 +28,7 @@ from sensor_msgs.msg import PointCloud2
 from std_srvs.srv import SetBool, Trigger
 from visualization_msgs.msg import MarkerArray
 
+from rewarped_sim.device_failure import DeviceLostError
 from rewarped_sim.env import DeviceError, Env
 from rewarped_sim.nodes import messages
 from rewarped_sim.nodes.lifetime import ignore_stop_signals, on_stop_signal, spinning
@@ -35,6 +39,8 @@ from rewarped_sim.run_control import RunControl, RunState, RunStatus
 from rewarped_sim.scene import Scene
 from rewarped_sim.train import BAD_INPUT, TrainResult, show_log, train
 from rewarped_sim.train_config import TrainConfig, read_train_config
+from sapo_learner.checkpoint import NotSavedError
+from sapo_learner.parallel import Ranks, joined
 
 PARAMS = (
     Param("task", "", "Registered name of the task; empty means rolling_flat_small."),
@@ -240,12 +246,26 @@ def _fields_of(message: Any) -> dict[str, Any]:
     return {name: getattr(message, name) for name in message.get_fields_and_field_types()}
 
 
-def _train_once(node: TrainNode, control: RunControl) -> int:
+def _train_once(node: TrainNode, control: RunControl, ranks: Ranks) -> int:
     names = {field.name for field in fields(TrainConfig)} - {"resume"}
     values = {name: value for name, value in node.params.items() if name in names}
-    config = read_train_config(values, config_path=node.params["config"], resume=node.params["resume"])
-    train(config, observer=node, control=control)
+    config = ranks.on_first(
+        lambda: read_train_config(values, config_path=node.params["config"], resume=node.params["resume"])
+    )
+    train(config, observer=node, control=control, ranks=ranks)
     return 0
+
+
+def _take_part(ranks: Ranks) -> int:
+    """Train what rank 0 says, without a node; returns what `main` does."""
+    control = RunControl()
+    on_stop_signal(control.stop.set)
+
+    def run() -> int:
+        train(ranks.on_first(TrainConfig), control=control, ranks=ranks)
+        return 0
+
+    return _exit_code(run)
 
 
 def _serve_goals(node: TrainNode, quit_: threading.Event) -> int:
@@ -271,13 +291,21 @@ def _serve_goals(node: TrainNode, quit_: threading.Event) -> int:
 def main(args: list[str] | None = None) -> int:
     """Run the node; SIGINT and SIGTERM save a checkpoint.
 
-    Returns 0 when done or stopped, 2 for bad input, 3 for a missing device, 1 when training failed.
+    Returns 0 when done or stopped, 2 for bad input, 3 for a missing device, 4 for one lost on the way, 1 when training
+    failed otherwise.
     """
+    with joined() as ranks:
+        return _run_node(args, ranks) if ranks.is_first else _take_part(ranks)
+
+
+def _run_node(args: list[str] | None, ranks: Ranks) -> int:
     rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
     show_log()
     quit_ = threading.Event()
     try:
         node = TrainNode()
+        if node.params["wait_for_goal"] and ranks.size > 1:
+            raise ParameterError("parameter wait_for_goal: one run after the other takes one process")
     except ParameterError as error:
         return _end(error, 2)
 
@@ -287,19 +315,31 @@ def main(args: list[str] | None = None) -> int:
 
     on_stop_signal(stop)
     with spinning(node):
-        try:
-            code = (
-                _serve_goals(node, quit_) if node.params["wait_for_goal"] else _train_once(node, node.control)
+        code = _exit_code(
+            lambda: (
+                _serve_goals(node, quit_)
+                if node.params["wait_for_goal"]
+                else _train_once(node, node.control, ranks)
             )
-        except BAD_INPUT as error:
-            code = _end(error, 2)
-        except DeviceError as error:
-            code = _end(error, 3)
-        except RuntimeError as error:
-            code = _end(error, 1)
+        )
     ignore_stop_signals()
     rclpy.try_shutdown()
     return code
+
+
+def _exit_code(run: Callable[[], int]) -> int:
+    try:
+        return run()
+    except DeviceLostError as error:
+        return _end(error, 4)
+    except NotSavedError as error:
+        return _end(error, 1)
+    except BAD_INPUT as error:
+        return _end(error, 2)
+    except DeviceError as error:
+        return _end(error, 3)
+    except (RuntimeError, OSError) as error:
+        return _end(error, 1)
 
 
 def _end(error: Exception, code: int) -> int:
