@@ -1,6 +1,7 @@
 import imageio.v2 as imageio
 import numpy as np
 import pytest
+from matplotlib import colormaps
 
 from rewarped_sim.reproduction.figures import COLORS, curves_on_one_grid, draw_figures
 
@@ -59,7 +60,9 @@ def test_a_sweep_of_two_settings_is_drawn_as_a_grid_and_one_of_envs_over_time_to
         for (a, b), earned in {(0.01, -0.5): 1.0, (0.1, -0.5): 2.0, (0.01, -1.0): 3.0}.items()
     ]
     assert [path.name for path in draw_figures(tmp_path, "entropy", grid)] == ["entropy_grid.png"]
-    assert {(68, 1, 84), (253, 231, 37)} <= colors_of(tmp_path / "entropy_grid.png")  # the map's two ends
+    assert {tuple(colormaps["viridis"](end, bytes=True)[:3]) for end in (0.0, 1.0)} <= colors_of(
+        tmp_path / "entropy_grid.png"
+    )
     envs = [make_record("cartpole", variation=f"envs={count}") for count in (16, 256)]
     names = [path.name for path in draw_figures(tmp_path, "envs", envs)]
     assert names == ["envs_curves.png", "envs_minutes.png"]

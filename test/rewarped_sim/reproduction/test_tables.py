@@ -1,6 +1,6 @@
 import pytest
 
-from rewarped_sim.reproduction.tables import labels_of, describe, normalized_scores, tasks_of
+from rewarped_sim.reproduction.tables import describe, labels_of, normalized_scores, tasks_of
 
 
 def cells(text, row):

@@ -1,0 +1,104 @@
+import pytest
+
+from rewarped_sim.reproduce import main
+from rewarped_sim.reproduction.record import Record
+
+DOCUMENT = "# Results\n\n<!-- begin cpu -->\n<!-- end cpu -->\n\nThe end.\n"
+
+
+@pytest.fixture
+def place(tmp_path):
+    """Words that keep everything under tmp_path."""
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs" / "results.md").write_text(DOCUMENT)
+    names = {"--out-dir": "runs", "--results": "results", "--docs": "docs"}
+    return ["--device", "cpu", *(word for name in names for word in (name, str(tmp_path / names[name])))]
+
+
+def write_record(folder, seed, **values):
+    agents = {name: {"mean": 5.0 + seed} for name in ("stochastic", "deterministic", "do_nothing", "random")}
+    Record(
+        **{
+            "suite": "cpu",
+            "task": "cartpole",
+            "algo": "sapo",
+            "seed": seed,
+            "num_envs": 64,
+            "epochs": 250,
+            "full_epochs": 250,
+            "env_steps": 512_000,
+            "wall_clock_s": 60.0,
+            "policy_of_epoch": 250,
+            "agents": agents,
+            "curve": {"env_steps": [2048.0, 512_000.0], "return": [0.0, 5.0]},
+            "config": {},
+            "machine": {},
+        }
+        | values
+    ).write(folder)
+
+
+CARTPOLE = ["--suite", "cpu", "--tasks", "cartpole", "--algos", "sapo"]
+
+
+def test_a_dry_run_lists_budgets_and_what_is_done_and_starts_nothing(place, tmp_path, capsys):
+    write_record(tmp_path / "results", seed=1)
+    write_record(tmp_path / "results", seed=2, epochs=100)  # of another budget
+    assert main([*CARTPOLE, "--dry-run", *place]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines[:3]] == [
+        "cartpole_sapo_0",
+        "cartpole_sapo_1",
+        "cartpole_sapo_2",
+    ]
+    assert "64 envs    250 of   250 epochs    0.51 M steps  to do" in lines[0]
+    assert lines[1].endswith("done") and lines[2].endswith("to do")
+    assert lines[3] == "2 of 3 jobs to do, 1.0 M env steps"
+    assert "a shorter budget is a shorter schedule" in lines[4]
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_report_is_made_of_all_records_and_leaves_the_prose_alone(place, tmp_path):
+    for seed in range(3):
+        write_record(tmp_path / "results", seed)
+    assert main(["--suite", "cpu", "--report-only", *place]) == 0
+    text = (tmp_path / "docs" / "results.md").read_text()
+    assert text.startswith("# Results\n\n<!-- begin cpu -->\n") and text.endswith(
+        "<!-- end cpu -->\n\nThe end.\n"
+    )
+    assert "| sapo | **6.0 ± 2.5** |" in text  # 1 * 4.3027 / sqrt(3)
+    assert "](results/cpu_curves.png)" in text
+    assert (tmp_path / "docs" / "results" / "cpu_curves.png").stat().st_size > 1000
+    assert not (tmp_path / "runs").exists()
+
+
+def test_what_is_done_is_not_done_again(place, tmp_path):
+    write_record(tmp_path / "results", seed=0)
+    assert main([*CARTPOLE, "--seeds", "0", *place]) == 0
+    assert not (tmp_path / "runs").exists()
+    assert "6.0" not in (tmp_path / "docs" / "results.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "message"),
+    [
+        (["--suite", "cpuu"], 2, "unknown suite 'cpuu'; did you mean 'cpu'"),
+        (["--suite", "cpu", "--tasks", "cartpol"], 2, "did you mean 'cartpole'"),
+        (["--suite", "cpu", "--algos", "ppoo"], 2, "did you mean 'ppo'"),
+        (["--suite", "cpu", "--budget-scale", "0"], 2, "budget_scale must be > 0"),
+        (["--suite", "cpu", "--jobs", "0"], 2, "--jobs must be > 0, got 0"),
+        (["--suite", "dflex", "--report-only"], 2, "expected the line '<!-- begin dflex -->' once"),
+        (["--suite", "cpu", "--device", "cuda:99"], 3, "device 'cuda:99'"),
+    ],
+)
+def test_the_command_line_says_what_is_wrong(place, capsys, words, code, message):
+    assert main([*place, *words]) == code
+    assert message in capsys.readouterr().err
+
+
+def test_a_job_that_fails_is_named_at_the_end_and_in_the_exit_code(place, tmp_path, capsys):
+    (tmp_path / "runs" / "cpu" / "cartpole_sapo_0").mkdir(parents=True)
+    (tmp_path / "runs" / "cpu" / "cartpole_sapo_0" / "config.yaml").write_text("run: {task: hopper}\n")
+    assert main([*CARTPOLE, "--seeds", "0", *place]) == 1
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert error.startswith("error: cartpole_sapo_0: ") and "holds another run: task is 'hopper'" in error
