@@ -25,7 +25,7 @@ def require_device_sampler(spec: PointCloudSpec) -> None:
     """Raise ValueError for a sampler that looks at positions."""
     if spec.sampler not in DEVICE_SAMPLERS:
         raise ValueError(
-            f"point_cloud.sampler: a simulated camera takes one of {list(DEVICE_SAMPLERS)}, got {spec.sampler!r}"
+            f"sampler: a simulated camera takes one of {list(DEVICE_SAMPLERS)}, got {spec.sampler!r}"
         )
 
 

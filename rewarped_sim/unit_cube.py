@@ -39,6 +39,8 @@ COM_Q = ObsTerm(name="com_q", kind="cloud_mean", shape=(3,), unit="m", frame=FRA
 PARTICLE_Q = ObsTerm(name="particle_q", kind="cloud", shape=(NUM_POINTS, 3), unit="m", frame=FRAME)
 TARGET_Q = ObsTerm(name="target_q", kind="goal_position", shape=(3,), unit="m", frame=FRAME)
 
+CAMERA_CLOUD = replace(CLOUD, sampler="random")
+"""`stride` leaves out the last rows, up to half of them, as long as they are no multiple of `NUM_POINTS`."""
 CLOUD_SOURCES = ("particles", "camera")
 
 PUBLISHED_ORIGIN = (0.0, 1.0, 0.0)
@@ -65,17 +67,15 @@ class UnitCubeConfig:
     """What the policy's points are: every k-th of all `particles`, or what a depth `camera` sees of them."""
     camera: CameraConfig = field(default_factory=CameraConfig)
     """The depth camera, where there is one."""
-    point_cloud: PointCloudSpec = CLOUD
+    camera_cloud: PointCloudSpec = CAMERA_CLOUD
     """How the camera's cloud is cropped and sampled; the exported contract tells the policy runner the same."""
 
     def __post_init__(self) -> None:
         if self.cloud not in CLOUD_SOURCES:
             raise ValueError(f"cloud must be one of {list(CLOUD_SOURCES)}, got {self.cloud!r}")
-        if self.cloud == "particles" and self.point_cloud != CLOUD:
-            raise ValueError("point_cloud says what happens to a camera's cloud; set cloud: camera, too")
-        if self.point_cloud.frame != FRAME:
-            raise ValueError(f"point_cloud.frame must be {FRAME!r}, got {self.point_cloud.frame!r}")
-        require_device_sampler(self.point_cloud)
+        if self.camera_cloud.frame != FRAME:
+            raise ValueError(f"camera_cloud.frame must be {FRAME!r}, got {self.camera_cloud.frame!r}")
+        require_device_sampler(self.camera_cloud)
         floor = WALL_NODES / self.grid_size
         if self.camera.position[2] <= floor:
             raise ValueError(
@@ -123,9 +123,9 @@ class UnitCubeTask(Task):
         """
         self.name = name
         self.max_episode_steps = config.max_episode_steps
-        self.point_cloud = config.point_cloud
+        self.point_cloud = config.camera_cloud if config.cloud == "camera" else CLOUD
         joint_q = ObsTerm(name="joint_q", kind="joint_position", shape=(len(step),), unit=joint_unit)
-        particle_q = replace(PARTICLE_Q, shape=(config.point_cloud.num_points, 3))
+        particle_q = replace(PARTICLE_Q, shape=(self.point_cloud.num_points, 3))
         self.obs_spec = (COM_Q, joint_q, *more_terms, particle_q)
         self.action = ActionSpec(
             joint_names=tool.joint_names,
@@ -144,7 +144,7 @@ class UnitCubeTask(Task):
             self._camera = DepthCamera(
                 config.camera, particle_radius=particle_radius, tool=tool, bodies=bodies, device=device
             )
-            self._chain = CloudChain(config.point_cloud, config.num_particles, device)
+            self._chain = CloudChain(self.point_cloud, config.num_particles, device)
             self.num_random += DepthCamera.num_random
 
     @abstractmethod

@@ -93,10 +93,10 @@ def test_starts_motion_and_reward_are_those_of_the_task_without_a_camera():
 
 
 @pytest.mark.parametrize(
-    "point_cloud", [{}, {"voxel_m": 0.03, "num_points": 64, "crop_min": [0.0, 0.0, 0.12]}]
+    "camera_cloud", [{}, {"voxel_m": 0.03, "num_points": 64, "crop_min": [0.0, 0.0, 0.12]}]
 )
-def test_the_runner_makes_the_same_points_of_what_the_camera_sees(point_cloud):
-    env = make(point_cloud=point_cloud)
+def test_the_runner_makes_the_same_points_of_what_the_camera_sees(camera_cloud):
+    env = make(camera_cloud=camera_cloud)
     env.reset()
     contract = PolicyContract.from_json(env.contract(policy_name="test", train={}).to_json())
     assert contract.point_cloud is not None
@@ -179,10 +179,9 @@ def test_a_checkpoint_without_a_camera_is_refused_by_the_field_that_is_missing()
         ({"camera": {"position": [0.5, 0.5]}}, r"camera.position: expected 3 values, got 2"),
         ({"camera": {"position": [0.5, 0.5, 0.05]}}, "above the floor at z = 0.125"),
         ({"camera": 3.0}, "camera: expected CameraConfig, got 3.0"),
-        ({"cloud": "particles", "point_cloud": {"voxel_m": 0.1}}, "set cloud: camera, too"),
-        ({"point_cloud": {"sampler": "farthest"}}, "takes one of"),
-        ({"point_cloud": {"voxel_m": -1.0}}, "point_cloud.voxel_m"),
-        ({"point_cloud": {"frame": "map"}}, "point_cloud.frame must be 'world', got 'map'"),
+        ({"camera_cloud": {"sampler": "farthest"}}, "takes one of"),
+        ({"camera_cloud": {"voxel_m": -1.0}}, "point_cloud.voxel_m"),
+        ({"camera_cloud": {"frame": "map"}}, "camera_cloud.frame must be 'world', got 'map'"),
     ],
 )  # fmt: skip
 def test_settings_that_do_not_fit_are_refused_by_name(options, message):

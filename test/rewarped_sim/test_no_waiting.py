@@ -54,7 +54,7 @@ class NeverWait(TorchDispatchMode):
         ("hand_reorient", {"friction_spread": 0.1}),
         ("soft_jumper_small", {}),
         ("rolling_flat_small", TINY | {"material_spread": 0.1}),
-        ("rolling_flat_small", TINY | {"cloud": "camera", "point_cloud": {"voxel_m": 0.02}}),
+        ("rolling_flat_small", TINY | {"cloud": "camera", "camera_cloud": {"voxel_m": 0.02}}),
         ("spring_press", {"cloud": "camera"}),
         ("fluid_move_small", {}),
     ],
