@@ -5,7 +5,7 @@ import subprocess
 import sys
 
 BENCHMARKS = ("mpm_step", "articulation_step", "fem_step", "contact_laws", "gpu_code")
-LONG = ("kill_resume",)
+LONG = ("kill_resume", "scale_out")
 
 
 def main() -> int:
