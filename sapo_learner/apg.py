@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from sapo_learner.encoders import POOLS, Pool
 from sapo_learner.heads import FreeStdHead
@@ -22,7 +23,7 @@ from sapo_learner.optimization import ascend, linear, make_adamw, set_learning_r
 from sapo_learner.parallel import SINGLE, Ranks
 from sapo_learner.policy import make_policy
 from sapo_learner.returns import actor_objective
-from sapo_learner.rollout import roll_out
+from sapo_learner.rollout import Window, roll_out
 from sapo_learner.settings import (
     require_betas,
     require_fraction,
@@ -109,20 +110,26 @@ class Apg(Learner):
         )
 
     def _epoch(self, should_stop: Callable[[], bool]) -> Epoch:
-        config, env = self.config, self.env
+        config = self.config
         rate = linear(config.actor_learning_rate, config.final_learning_rate, self.progress)
         set_learning_rate(self._optimizer, rate)
-        noise = self._noise(config.horizon)
-        window = roll_out(env, self.policy, action_noise=noise, should_stop=should_stop)
-        objective = actor_objective(
-            window.reward * config.reward_scale,
-            torch.zeros_like(window.reward),
-            window.done,
-            gamma=config.gamma,
-        )
+        window = self._roll_out(should_stop)
+        objective = self._objective(window)
         metrics = ascend(self._optimizer, objective, max_norm=config.max_grad_norm, ranks=self.ranks)
         self.policy.normalizer.update(self.ranks.gather(window.states, dim=1))
         return Epoch(window.reward, window.done, window.info, {**metrics, "actor/learning_rate": rate})
+
+    def look(self) -> Tensor:
+        """Act for a window, and return what the actor would climb, a scalar. Env and random state go on."""
+        return self._objective(self._roll_out(lambda: False))
+
+    def _roll_out(self, should_stop: Callable[[], bool]) -> Window:
+        noise = self._noise(self.config.horizon)
+        return roll_out(self.env, self.policy, action_noise=noise, should_stop=should_stop)
+
+    def _objective(self, window: Window) -> Tensor:
+        reward, nothing_after = window.reward * self.config.reward_scale, torch.zeros_like(window.reward)
+        return actor_objective(reward, nothing_after, window.done, gamma=self.config.gamma)
 
     def _parts(self) -> dict[str, Any]:
         return {"policy": self.policy, "optimizer": self._optimizer}

@@ -223,12 +223,7 @@ class Sapo(Learner):
         after_each_step = next_values(lambda inputs: values(inputs).amin(dim=0), window)
 
         # the actor climbs the window's return, whose gradient flows through simulator and critics
-        objective = actor_objective(
-            self._soft_reward(window, config.entropy_in_actor),
-            end_values(lambda inputs: values(inputs).mean(dim=0), window),
-            window.done,
-            gamma=config.gamma,
-        )
+        objective = self._objective(window)
         if config.policy_epochs > 1 or config.mix_gradients:
             metrics = self._ascend_by_actions(objective, window, after_each_step)
         else:
@@ -263,6 +258,10 @@ class Sapo(Learner):
         rate = self._actor_optimizer.param_groups[0]["lr"]
         return Epoch(window.reward, window.done, window.info, {**metrics, "actor/learning_rate": rate})
 
+    def look(self) -> Tensor:
+        """Act for a window, and return what the actor would climb, a scalar. Env and random state go on."""
+        return self._objective(self._roll_out(lambda: False))
+
     def _roll_out(self, should_stop: Callable[[], bool]) -> Window:
         """Act for a window, with gradient, and estimate the entropy in each step from samples of its own."""
         config = self.config
@@ -273,6 +272,15 @@ class Sapo(Learner):
             entropy_noise=self._noise(config.horizon, config.entropy_samples),
             detach_observations=config.detach_observations,
             should_stop=should_stop,
+        )
+
+    def _objective(self, window: Window) -> Tensor:
+        values = self.critics if self.target_critics is None else self.target_critics
+        return actor_objective(
+            self._soft_reward(window, self.config.entropy_in_actor),
+            end_values(lambda inputs: values(inputs).mean(dim=0), window),
+            window.done,
+            gamma=self.config.gamma,
         )
 
     def _ascend_by_actions(

@@ -29,7 +29,7 @@ from sapo_learner.optimization import ascend, linear, make_adamw, set_learning_r
 from sapo_learner.parallel import SINGLE, Ranks
 from sapo_learner.policy import make_policy
 from sapo_learner.returns import actor_objective, td_lambda_targets
-from sapo_learner.rollout import roll_out
+from sapo_learner.rollout import Window, roll_out
 from sapo_learner.settings import (
     require_betas,
     require_fraction,
@@ -150,19 +150,18 @@ class Shac(Learner):
         )
 
     def _epoch(self, should_stop: Callable[[], bool]) -> Epoch:
-        config, env = self.config, self.env
+        config = self.config
         actor_rate = linear(config.actor_learning_rate, config.final_learning_rate, self.progress)
         critic_rate = linear(config.critic_learning_rate, config.final_learning_rate, self.progress)
         set_learning_rate(self._actor_optimizer, actor_rate)
         set_learning_rate(self._critic_optimizer, critic_rate)
 
-        noise = self._noise(config.horizon)
-        window = roll_out(env, self.policy, action_noise=noise, should_stop=should_stop)
+        window = self._roll_out(should_stop)
         reward = window.reward * config.reward_scale
         after_each_step = next_values(self._value, window)
 
         # the actor climbs the window's return, whose gradient flows through simulator and critic
-        objective = actor_objective(reward, end_values(self._value, window), window.done, gamma=config.gamma)
+        objective = self._objective(window)
         metrics = ascend(self._actor_optimizer, objective, max_norm=config.max_grad_norm, ranks=self.ranks)
 
         # the critic learns what the window showed
@@ -184,6 +183,18 @@ class Shac(Learner):
         follow(self.target_critic, self.critic, keep=config.target_keep)
         self.policy.normalizer.update(self.ranks.gather(window.states, dim=1))
         return Epoch(window.reward, window.done, window.info, {**metrics, "actor/learning_rate": actor_rate})
+
+    def look(self) -> Tensor:
+        """Act for a window, and return what the actor would climb, a scalar. Env and random state go on."""
+        return self._objective(self._roll_out(lambda: False))
+
+    def _roll_out(self, should_stop: Callable[[], bool]) -> Window:
+        noise = self._noise(self.config.horizon)
+        return roll_out(self.env, self.policy, action_noise=noise, should_stop=should_stop)
+
+    def _objective(self, window: Window) -> Tensor:
+        reward = window.reward * self.config.reward_scale
+        return actor_objective(reward, end_values(self._value, window), window.done, gamma=self.config.gamma)
 
     def _value(self, inputs: NetworkInput) -> Tensor:
         return self.target_critic(inputs).squeeze(0)
