@@ -164,6 +164,52 @@ def test_a_broken_env_is_reset_counted_and_leaves_the_others_bit_identical(break
     assert (gradient[0, 1] == 0).all()
 
 
+@pytest.mark.parametrize("spoil", [float("nan"), float("inf")])
+def test_a_reward_that_is_not_finite_breaks_its_env_alone(spoil, monkeypatch):
+    def run(broken):
+        env = make_tiny(num_envs=3)
+        reward = env.task.reward
+
+        def spoiled(state, action):
+            terms = reward(state, action)
+            name = next(iter(terms))
+            return terms | {name: terms[name] + torch.tensor([0.0, spoil, 0.0])}
+
+        env.reset()
+        if broken:
+            monkeypatch.setattr(env.task, "reward", spoiled)
+        action = torch.full((3, 3), 0.5, requires_grad=True)
+        result = env.step(action)
+        return env, result, torch.autograd.grad(result.reward.sum(), action)[0]
+
+    _, clean, clean_gradient = run(broken=False)
+    env, faulty, gradient = run(broken=True)
+    assert env.nonfinite.tolist() == [0, 1, 0]
+    assert faulty.info["nonfinite"].tolist() == faulty.terminated.tolist() == [False, True, False]
+    assert faulty.reward[1] == 0
+    assert torch.equal(faulty.reward[::2], clean.reward[::2])
+    assert torch.equal(gradient[::2], clean_gradient[::2])
+    assert env.state_dict()["episode"].tolist() == [1, 2, 1]
+
+
+def test_looking_ahead_shows_what_a_step_makes_and_changes_nothing():
+    env = make_tiny()
+    env.reset()
+    press(env)
+    before = env.state_dict()
+    action = actions(env, 1)[0]
+    with torch.no_grad():
+        state, terms = env.look_ahead(action)
+        state = {name: value.clone() for name, value in state.items()}
+        assert all(
+            torch.equal(value, before[name]) for name, value in env.state_dict().items() if name in state
+        )
+        result = env.step(action)
+    for name, value in state.items():
+        assert torch.equal(value, env.state_dict()[name])
+    torch.testing.assert_close(sum(terms.values()), result.reward)
+
+
 def test_stored_and_recomputed_gradients_are_bit_identical():
     gradients = []
     for storage in ("store", "recompute"):

@@ -107,6 +107,24 @@ def test_written_out_or_by_autograd_the_fit_is_the_same(broken_targets):
         torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("wrap", [lambda critics: critics, Opaque])
+def test_a_target_that_is_not_finite_has_no_part_in_the_gradient(wrap):
+    critics = make_critics()
+    inputs, targets = window()
+    others = torch.ones_like(targets, dtype=torch.bool)
+    others[1, 2] = others[4, 0] = False
+    errors = critics(inputs.map(lambda x: x.flatten(0, 1)[others.flatten()])) - targets[others]
+    loss = errors.square().sum() / (len(errors) * targets.numel())
+    expected = list(torch.autograd.grad(loss, list(critics.parameters())))
+    targets[1, 2], targets[4, 0] = math.nan, -math.inf
+    metrics = fit(
+        wrap(critics), optimizer_of(critics), inputs, targets, passes=1, num_minibatches=1, max_grad_norm=1e9
+    )
+    torch.testing.assert_close(gradients(critics), expected, rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(metrics["critic/loss"], loss.detach())
+    assert metrics["critic/masked_targets"] == 2
+
+
 def test_it_learns_the_targets():
     critics = make_critics(count=2)
     inputs, targets = window()
