@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import torch
@@ -165,6 +166,16 @@ class Learner(ABC):
                 "a smaller actor_learning_rate or a shorter horizon may help",
                 report,
             )
+
+    @contextmanager
+    def _back_again(self) -> Iterator[None]:
+        """Let the caller act in the env, and then go back to where env and noise were."""
+        env, noise = self.env.state_dict(), self._generator.get_state()
+        try:
+            yield
+        finally:
+            self.env.load_state_dict(env)
+            self._generator.set_state(noise)
 
     # ---- state ---------------------------------------------------------------------------------------------
 

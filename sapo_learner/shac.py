@@ -185,8 +185,9 @@ class Shac(Learner):
         return Epoch(window.reward, window.done, window.info, {**metrics, "actor/learning_rate": actor_rate})
 
     def look(self) -> Tensor:
-        """Act for a window, and return what the actor would climb, a scalar. Env and random state go on."""
-        return self._objective(self._roll_out(lambda: False))
+        """Return what the actor would climb in the next window, a scalar. Nothing changes."""
+        with self._back_again():
+            return self._objective(self._roll_out(lambda: False))
 
     def _roll_out(self, should_stop: Callable[[], bool]) -> Window:
         noise = self._noise(self.config.horizon)
