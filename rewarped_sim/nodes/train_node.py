@@ -8,6 +8,7 @@ Under torchrun, rank 0 is the node; the others take part in its run and know no 
 
 from __future__ import annotations
 
+import logging
 import queue
 import sys
 import threading
@@ -258,6 +259,7 @@ def _train_once(node: TrainNode, control: RunControl, ranks: Ranks) -> int:
 
 def _take_part(ranks: Ranks) -> int:
     """Train what rank 0 says, without a node; returns what `main` does."""
+    show_log(logging.ERROR)
     control = RunControl()
     on_stop_signal(control.stop.set)
 
