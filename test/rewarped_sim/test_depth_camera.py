@@ -39,11 +39,11 @@ def test_of_two_particles_in_line_the_nearer_is_seen_and_the_other_only_beside_i
         "height": 600,
         "splat": 3.0,
     }
-    pixel = 2.0 / CameraConfig(**camera).focal  # at the depth of the farther one
+    pixel = 2.5 / CameraConfig(**camera).focal  # at the depth of the farther one
     covered = 2.0 * 3.0 * RADIUS  # the nearer one's disc, at twice its distance
     for aside in np.linspace(0.0, 0.1, 41):
         if abs(aside - covered) > pixel:
-            _, seen = look([[0.0, 1.0, 1.0], [aside, 2.0, 1.0]], **camera)
+            _, seen = look([[0.0, 1.25, 1.0], [aside, 2.5, 1.0]], **camera)
             assert seen.tolist() == [True, aside > covered], aside
 
 
