@@ -43,6 +43,19 @@ def test_the_same_seed_sees_the_same_and_every_env_step_and_episode_has_noise_of
     assert not torch.equal(seen, clouds(other, sequence))
 
 
+def test_every_step_is_a_picture_of_its_own_even_where_nothing_moves():
+    env = make()
+    first = env.reset()["particle_q"]
+    clouds(env, torch.zeros(3, 2, 3))
+    state = env.state_dict()
+    assert state["camera_frame"][:, 1].tolist() == [3, 3]
+    now = env.detach()["particle_q"]
+    state["camera_frame"][:, 1] += 1
+    env.load_state_dict(state)
+    later = env.detach()["particle_q"]
+    assert not torch.equal(now, later) and not torch.equal(first, now)
+
+
 def test_an_env_sees_the_same_in_a_batch_of_any_size():
     small, large = make(num_envs=2), make(num_envs=3)
     small.reset(), large.reset()
