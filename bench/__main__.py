@@ -4,7 +4,7 @@ import argparse
 import subprocess
 import sys
 
-BENCHMARKS = ("mpm_step", "articulation_step", "fem_step", "contact_laws", "gpu_code")
+BENCHMARKS = ("mpm_step", "articulation_step", "fem_step", "contact_laws", "gpu_code", "learner_epoch")
 LONG = ("kill_resume", "scale_out")
 
 
