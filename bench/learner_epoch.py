@@ -11,7 +11,7 @@ import json
 import multiprocessing
 import statistics
 import time
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Callable
 from functools import wraps
 from typing import Any
@@ -53,7 +53,7 @@ class Stopwatch:
     """Charges process time to one phase at a time; a phase within another interrupts it."""
 
     def __init__(self) -> None:
-        self.spent: Counter[str] = Counter()
+        self.spent: defaultdict[str, float] = defaultdict(float)
         self._phases = ["other"]
         self._since = time.process_time()
 
@@ -72,10 +72,10 @@ class Stopwatch:
         self._charge()
         self._phases[-1] = phase
 
-    def take(self) -> Counter[str]:
+    def take(self) -> dict[str, float]:
         """Return what was charged [s], and begin anew."""
         self._charge()
-        spent, self.spent = self.spent, Counter()
+        spent, self.spent = self.spent, defaultdict(float)
         return spent
 
     def charging(self, function: Callable[..., Any], phase: str) -> Callable[..., Any]:
@@ -134,14 +134,16 @@ def measure(task: str, num_envs: int, epochs: int, label: str) -> dict[str, Any]
         learner.update()
         rows.append(watch.take())
     median = {name: statistics.median(row[name] for row in rows) for name in rows[0]}
-    total = statistics.median(row.total() for row in rows)
-    shares = [1.0 - sum(row[name] for name in ENV_PHASES) / row.total() for row in rows]
+    totals = [sum(row.values()) for row in rows]
+    shares = [
+        1.0 - sum(row[name] for name in ENV_PHASES) / total for row, total in zip(rows, totals, strict=True)
+    ]
     names = (*ENV_PHASES, *dict.fromkeys(phase for _, _, phase in PHASES), "other")
     return {
         "label": label,
         "task": task,
         "envs": num_envs,
-        "epoch_s": total,
+        "epoch_s": statistics.median(totals),
         "learner_share": statistics.median(shares),
         **{f"{name}_s": median.get(name, 0.0) for name in names},
         "commit": machine()["commit"],
