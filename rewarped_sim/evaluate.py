@@ -213,7 +213,8 @@ def _complain(message: str, code: int) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="rewarped_evaluate", description="Evaluate trained policies, beside doing nothing and chance."
+        prog="python -m rewarped_sim.evaluate",
+        description="Evaluate trained policies, beside doing nothing and chance.",
     )
     add = parser.add_argument
     add("--run", type=Path, action="append", default=[], help="folder of a run; may be given several times")

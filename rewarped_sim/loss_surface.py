@@ -127,7 +127,7 @@ def _complain(message: str, code: int) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="rewarped_loss_surface", description="Draw the loss around trained actors."
+        prog="python -m rewarped_sim.loss_surface", description="Draw the loss around trained actors."
     )
     add = parser.add_argument
     add(

@@ -116,7 +116,8 @@ def _complain(message: str, code: int) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="rewarped_reproduce", description="Train, evaluate and tabulate a published comparison."
+        prog="python -m rewarped_sim.reproduce",
+        description="Train, evaluate and tabulate a published comparison.",
     )
     add = parser.add_argument
     suites = "; ".join(f"{name}: {suite.summary}" for name, suite in SUITES.items())

@@ -103,12 +103,13 @@ def curves_on_one_grid(
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Interpolate the runs' curves where all of them have one: abscissas (P,) and returns (runs, P); P may be 0.
 
-    over: env_steps [million] or minutes. Runs in which no episode ended have no curve, and are left out.
+    over: env_steps [million] or minutes. Runs in which no episode ended have no curve, and are left out; over minutes
+    those too whose time was not measured.
     """
     curves = [
         (_abscissa(record, over), np.asarray(record.curve["return"], float))
         for record in records
-        if record.curve["env_steps"]
+        if record.curve["env_steps"] and (over == "env_steps" or record.wall_clock_s)
     ]
     if not curves:
         return np.zeros(0), np.zeros((0, 0))

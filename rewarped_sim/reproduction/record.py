@@ -34,7 +34,7 @@ class Record:
     """Planned epochs of the full budget."""
     env_steps: int
     wall_clock_s: float
-    """Of training, start-up included; the machine may have had other work at the same time."""
+    """Of training, start-up included; the machine may have had other work at the same time. 0: not measured."""
     policy_of_epoch: int
     """Of the policy that was evaluated: the last one, unless the run chooses the best of its trials."""
     agents: Mapping[str, Mapping[str, Any]]

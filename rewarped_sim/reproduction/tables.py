@@ -125,9 +125,10 @@ def _cost_table(records: Sequence[Record]) -> str:
         found = [record for record in records if (record.task, record.label) == (task, label)]
         if not found:
             return ""
-        steps, seeds = found[0].env_steps, len(found)
-        minutes = sum(record.wall_clock_s for record in found) / seeds / 60.0
-        return f"{_millions(steps)} steps, {minutes:.3g} min, {seeds} {'seed' if seeds == 1 else 'seeds'}"
+        parts = [f"{_millions(found[0].env_steps)} steps"]
+        measured = [record.wall_clock_s / 60.0 for record in found if record.wall_clock_s]
+        parts += [f"{sum(measured) / len(measured):.3g} min"] if measured else []
+        return ", ".join([*parts, f"{len(found)} {'seed' if len(found) == 1 else 'seeds'}"])
 
     rows = [[label, *(cell(task, label) for task in tasks)] for label in labels_of(records)]
     rows.append(["*published*", *(_published_steps(task) for task in tasks)])

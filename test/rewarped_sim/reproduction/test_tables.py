@@ -85,6 +85,7 @@ def test_what_the_runs_took_stands_beside_the_published_budget(make_record):
     text = describe([make_record(seed=0, wall_clock_s=500.0), make_record(seed=1, wall_clock_s=700.0)])
     assert "| sapo | 4.1 M steps, 10 min, 2 seeds |" in text
     assert "| *published* | 4.1 M steps |" in text
+    assert "| sapo | 4.1 M steps, 1 seed |" in describe([make_record(wall_clock_s=0.0)])
 
 
 def test_without_records_the_text_says_so():
