@@ -81,3 +81,21 @@ def test_the_temperature_falls_above_the_target_entropy_and_rises_below(entropy,
         step_clipped(optimizer, max_norm=0.5)
     # the clipped gradient is a constant, so Adam moves log alpha by its learning rate: exp(0.5) in 100 steps
     assert temperature.value.log().item() == pytest.approx(direction * 0.5, rel=0.01)
+
+
+@pytest.mark.parametrize("size", [1e-3, 1.0, 1e3])
+def test_the_clip_is_torchs_own_to_the_last_bit(size):
+    generator = torch.Generator().manual_seed(0)
+    ours, theirs = (nn.Sequential(nn.Linear(4, 3), nn.Linear(3, 2)) for _ in range(2))
+    for mine, other in zip(ours.parameters(), theirs.parameters(), strict=True):
+        mine.grad = size * torch.randn(mine.shape, generator=generator)
+        other.grad = mine.grad.clone()
+    norm = step_clipped(make([ours]), max_norm=0.5)
+    assert torch.equal(norm, nn.utils.clip_grad_norm_(reordered(theirs), 0.5, foreach=True))
+    for mine, other in zip(ours.parameters(), theirs.parameters(), strict=True):
+        assert torch.equal(mine.grad, other.grad)
+
+
+def reordered(module):
+    """The parameters in the order of an optimiser: weights that decay come first."""
+    return [parameter for dim in (2, 1) for parameter in module.parameters() if parameter.dim() == dim]
