@@ -23,17 +23,18 @@ class EvaluationProgress:
         self._stream, self._line_every_s = stream or sys.stderr, line_every_s
         self._started = self._last_line = time.monotonic()
         self._round, self._agent = 0, ""
-        self._share = 0.0
+        self._steps, self._share = 0, 0.0
 
     def begin(self, agent: str) -> None:
         """Start the next agent."""
-        self._agent, self._share = agent, 0.0
+        self._agent, self._steps, self._share = agent, 0, 0.0
 
     def on_step(self, env: Env, step: StepResult | None) -> None:
         """Count a step; a reset, where there is no result, counts nothing."""
         if step is None:
             return
-        self._share += 1.0 / (self._episodes_per_env * env.max_episode_steps)
+        self._steps += 1
+        self._share = self._steps / (self._episodes_per_env * env.max_episode_steps)
         now = time.monotonic()
         if now - self._last_line >= self._line_every_s:
             self._last_line = now
