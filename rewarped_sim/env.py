@@ -14,7 +14,6 @@ import warp as wp
 from torch import Tensor
 
 from policy_runner.contract import ObsTerm, PolicyContract
-from rewarped_sim.adjoint_cut import cut_large_adjoints
 from rewarped_sim.material_spread import MaterialSpread
 from rewarped_sim.random import uniform
 from rewarped_sim.scene import Scene
@@ -92,10 +91,6 @@ class Env:
         self.parameters: Tensor | None = None
         """Articulations: parameters of each env to run with instead of the task's own, (num_envs, size), as
         `engine.articulation.parameters` lays them out. With `parameter_gradient` they may require a gradient."""
-        self.max_adjoint_norm = 0.0
-        """The gradient into an env's state between control steps is cut where its norm is above this; 0: never."""
-        self.cut_adjoints = torch.zeros(num_envs, dtype=torch.int64, device=device)
-        """How often that was so, (num_envs,) int64."""
         self._clock = torch.zeros(num_envs, dtype=torch.int64, device=device)
         self._episode = torch.zeros(num_envs, dtype=torch.int64, device=device)
         self._action = torch.zeros(num_envs, self.action_dim, device=device)
@@ -151,10 +146,6 @@ class Env:
         for i, count in enumerate(self.faults.values()):
             count += faults[:, i]
         self._state = _select(~done, after, fresh)
-        if self.max_adjoint_norm > 0.0:
-            self._state = cut_large_adjoints(
-                self._state, max_norm=self.max_adjoint_norm, cuts=self.cut_adjoints
-            )
         self._clock = torch.where(done, 0, self._clock)
         action = torch.where(done[:, None], 0.0, action)
         self._action = action.detach()

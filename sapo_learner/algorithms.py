@@ -55,6 +55,8 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
     "sapo/free_std": {"state_dependent_std": False},
     "sapo/target_critic": _SHAC_CRITIC,
     "sapo/elu_adam": _SHAC_OPTIMISATION,
+    # beyond the paper: five actor steps from each backward pass through the simulator
+    "sapo/reuse": {"policy_epochs": 5},
 }
 """Differences from an algorithm's own settings, by `<algorithm>/<variation>`."""
 

@@ -47,15 +47,13 @@ def roll_out(
     *,
     action_noise: Tensor,
     entropy_noise: Tensor | None = None,
-    detach_observations: bool = False,
     should_stop: Callable[[], bool],
 ) -> Window:
     """Start a new window where the env stands, and act in it. Nothing but the env changes.
 
     action_noise: (H, N, d), standard normal. entropy_noise: (H, samples, N, d), the same, to estimate the entropy
-    of a squashed policy. detach_observations: let no gradient flow through what the policy sees; an action then
-    answers for what it does to the simulator alone, and not for how later actions answer to that.
-    Nothing in the loop waits for the device: dones are masks, and what is needed of them is read afterwards.
+    of a squashed policy. Nothing in the loop waits for the device: dones are masks, and what is needed of them
+    is read afterwards.
 
     Raises:
         Interrupted: `should_stop()`, asked before every step, turned true.
@@ -67,7 +65,7 @@ def roll_out(
             raise Interrupted(f"stopped before step {t} of {len(action_noise)}")
         normalized = policy.normalize(obs)
         inputs.append(normalized.map(Tensor.detach))
-        distributions.append(policy.distribution(inputs[-1] if detach_observations else normalized))
+        distributions.append(policy.distribution(normalized))
         actions.append(distributions[-1].sample(action_noise[t]))
         step = env.step(actions[-1])
         obs = step.obs

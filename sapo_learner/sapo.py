@@ -19,15 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sapo_learner.action_gradient import (
-    Taken,
-    divergence,
-    pathwise,
-    pathwise_share,
-    ratio,
-    score,
-    without_broken_envs,
-)
+from sapo_learner.action_gradient import Taken, divergence, pathwise, ratio, without_broken_envs
 from sapo_learner.critic_fit import fit_critics, require_enough_samples
 from sapo_learner.critics import Critics, follow, target_of
 from sapo_learner.distributions import SquashedNormal, normalized_entropy
@@ -119,10 +111,6 @@ class SapoConfig:
     """Actor steps from one backward pass through the simulator; beyond the first they use its gradients of actions."""
     divergence_weight: float = 0.2
     """Keeps those steps near the policy that acted: weight of the divergence from it [per nat]."""
-    mix_gradients: bool = False
-    """Mix the simulator's gradients of actions with estimates that need none, by the inverse of their variances."""
-    detach_observations: bool = False
-    """Let no gradient flow through what the policy sees; that of the state still flows through simulator and reward."""
     max_skipped_updates: int = 10
     """Actor updates in a row that may be skipped for a non-finite gradient before `TrainingDiverged`."""
 
@@ -224,8 +212,8 @@ class Sapo(Learner):
 
         # the actor climbs the window's return, whose gradient flows through simulator and critics
         objective = self._objective(window)
-        if config.policy_epochs > 1 or config.mix_gradients:
-            metrics = self._ascend_by_actions(objective, window, after_each_step)
+        if config.policy_epochs > 1:
+            metrics = self._ascend_by_actions(objective, window)
         else:
             metrics = ascend(
                 self._actor_optimizer, objective, max_norm=config.max_grad_norm, ranks=self.ranks
@@ -271,7 +259,6 @@ class Sapo(Learner):
             self.policy,
             action_noise=self._noise(config.horizon),
             entropy_noise=self._noise(config.horizon, config.entropy_samples),
-            detach_observations=config.detach_observations,
             should_stop=should_stop,
         )
 
@@ -284,61 +271,37 @@ class Sapo(Learner):
             gamma=self.config.gamma,
         )
 
-    def _ascend_by_actions(
-        self, objective: Tensor, window: Window, after_each_step: Tensor
-    ) -> dict[str, Tensor]:
-        """Take `policy_epochs` steps from one backward pass, which ends at the actions."""
+    def _ascend_by_actions(self, objective: Tensor, window: Window) -> dict[str, Tensor]:
+        """Take `policy_epochs` steps with one backward pass through the simulator, which ends at the actions."""
         config = self.config
         gradient = torch.stack(torch.autograd.grad(objective, window.actions))
         weight = discounts(window.done, config.gamma, gradient.dtype) / window.done.numel()
         with torch.no_grad():
-            old = self._distributions(window.inputs)
-            taken = Taken(old, old.pre_tanh(window.action_noise), without_broken_envs(gradient))
-            advantage, share = torch.zeros_like(weight), torch.ones(())
-            if config.mix_gradients:
-                advantage = weight * self._advantage(window, after_each_step)
-                share = pathwise_share(taken, advantage, self.ranks)
+            acted = self._distributions(window.inputs)
+        taken = Taken(acted, acted.pre_tanh(window.action_noise), without_broken_envs(gradient))
         metrics = {}
         for _ in range(config.policy_epochs):
             policy = self._distributions(window.inputs)
-            gain = share * pathwise(policy, taken.pre_tanh, taken.gradient)
-            if config.mix_gradients:
-                gain = gain + (1.0 - share) * score(policy, taken.pre_tanh, advantage)
-            surrogate = (ratio(policy, taken) * gain.sum(dim=-1)).sum()
+            gain = ratio(policy, taken) * pathwise(policy, taken)
             if config.entropy_in_actor:
                 entropy = policy.entropy(self._noise(config.entropy_samples, config.horizon))
-                bonus = self.temperature.value * normalized_entropy(entropy, self.target_entropy)
-                surrogate = surrogate + (weight * bonus).sum()
-            surrogate = surrogate - config.divergence_weight * divergence(old, policy).mean()
+                gain = gain + weight * self._entropy_bonus(entropy)
+            strayed = divergence(acted, policy).mean()
             metrics = ascend(
-                self._actor_optimizer, surrogate, max_norm=config.max_grad_norm, ranks=self.ranks
+                self._actor_optimizer,
+                gain.sum() - config.divergence_weight * strayed,
+                max_norm=config.max_grad_norm,
+                ranks=self.ranks,
             )
-        with torch.no_grad():
-            policy = self._distributions(window.inputs)
-            metrics["actor/divergence"] = divergence(old, policy).mean()
-            metrics["actor/share_in_bounds"] = (ratio(policy, taken) > 0.0).float().mean()
-            metrics["actor/pathwise_share"] = share.mean()
+            metrics["actor/divergence"] = strayed.detach()
         return metrics | {"actor/objective": objective.detach()}
 
     def _distributions(self, inputs: NetworkInput) -> SquashedNormal:
+        """Return the policy's distributions of a whole window, (H, N, d). inputs: (H, N, ...)."""
         policy = self.policy.distribution(inputs.map(lambda x: x.flatten(0, 1)))
         assert isinstance(policy, SquashedNormal)
         shape = (self.config.horizon, self.env.num_envs, self.env.action_dim)
         return SquashedNormal(policy.mean.view(shape), policy.log_std.view(shape))
-
-    def _advantage(self, window: Window, after_each_step: Tensor) -> Tensor:
-        """Return how much better than expected each action turned out, (H, N), as the critics see it."""
-        config = self.config
-        values = self.critics if self.target_critics is None else self.target_critics
-        expected = values(window.inputs.map(lambda x: x.flatten(0, 1))).amin(dim=0).view_as(window.reward)
-        found = td_lambda_targets(
-            self._soft_reward(window, config.entropy_in_actor).detach(),
-            after_each_step,
-            window.done,
-            gamma=config.gamma,
-            td_lambda=config.td_lambda,
-        )
-        return found - expected
 
     def _soft_reward(self, window: Window, with_entropy: bool) -> Tensor:
         """Return the scaled reward and, if asked for, the present temperature's entropy bonus, (H, N)."""
@@ -346,7 +309,10 @@ class Sapo(Learner):
         if not with_entropy:
             return reward
         assert window.entropy is not None
-        return reward + self.temperature.value * normalized_entropy(window.entropy, self.target_entropy)
+        return reward + self._entropy_bonus(window.entropy)
+
+    def _entropy_bonus(self, entropy: Tensor) -> Tensor:
+        return self.temperature.value * normalized_entropy(entropy, self.target_entropy)
 
     def _adapt_temperature(self, window: Window) -> dict[str, Tensor]:
         """Lower the temperature while the entropy is above its target, raise it while it is below."""

@@ -31,7 +31,7 @@ VARIATIONS = {
     # of so few samples in a minibatch, a rank has none now and then
     "sapo, tiny minibatches": ("sapo", {"num_minibatches": 24}),
     "sapo, slow critics": ("sapo", {"target_keep": 0.9, "entropy_samples": 2}),
-    "sapo, gradients of actions": ("sapo", {"policy_epochs": 2, "mix_gradients": True}),
+    "sapo, gradients of actions": ("sapo", {"policy_epochs": 2}),
     "shac": ("shac", {}),
     "apg": ("apg", {}),
     "trajopt": ("trajopt", {}),

@@ -112,6 +112,16 @@ def test_the_entropy_bonus_enters_actor_and_targets_only_where_it_is_asked_for()
     assert without_targets["critic/target_mean"] != both["critic/target_mean"]
 
 
+def test_further_policy_epochs_step_the_actor_again_without_the_env():
+    sapo, once = make(config=changed(SMALL, policy_epochs=3)), make()
+    metrics, metrics_once = sapo.update(), once.update()
+    assert sapo.env_steps == once.env_steps and metrics["actor/objective"] == metrics_once["actor/objective"]
+    bias = sapo.policy.head.mean.bias
+    assert sapo._actor_optimizer.state[bias]["step"] == 3
+    assert metrics["actor/divergence"] > 0.0
+    assert metrics["actor/skipped"] == 0.0
+
+
 def test_critics_start_with_the_actors_encoder_and_leave_it():
     sapo = make(PointMass(with_cloud=True))
     assert_identical(sapo.critics.encoder.state_dict(), sapo.policy.encoder.state_dict())
@@ -244,6 +254,13 @@ def test_a_gradient_that_is_not_finite_skips_the_actors_step_and_is_counted():
     sapo.env.broken = False
     assert sapo.update()["actor/skipped"] == 0.0
     assert all(parameter.isfinite().all() for parameter in sapo.policy.parameters())
+
+
+def test_a_broken_gradient_skips_all_policy_epochs():
+    sapo = make(BrokenGradient(max_episode_steps=5), changed(SMALL, policy_epochs=3))
+    before = copy.deepcopy(sapo.policy.head.state_dict())
+    assert sapo.update()["actor/skipped"] == 1.0
+    assert_identical(sapo.policy.head.state_dict(), before)
 
 
 def test_too_many_skipped_updates_in_a_row_end_the_training_and_single_ones_do_not():
