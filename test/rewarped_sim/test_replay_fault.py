@@ -144,7 +144,7 @@ def test_a_gradient_that_is_never_finite_ends_the_run_with_a_checkpoint_and_a_wa
 
 
 def test_what_is_no_dump_of_a_run_is_refused(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("rewarped_sim.replay_fault.show_log", lambda: None)
+    monkeypatch.setattr("rewarped_sim.replay_fault.show_log", lambda *_: None)
     (tmp_path / "file.pt").write_text("")
     assert main([str(tmp_path / "file.pt")]) == 2
     assert "is not the folder of a run" in capsys.readouterr().err

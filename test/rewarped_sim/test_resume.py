@@ -147,7 +147,7 @@ def test_a_disk_that_stays_full_ends_the_run_with_a_message_and_whole_checkpoint
 def test_checkpoints_that_cannot_be_written_are_said_in_one_line_and_exit_code_1(
     config_path, tmp_path, capsys, monkeypatch
 ):
-    monkeypatch.setattr("rewarped_sim.train.show_log", lambda: None)
+    monkeypatch.setattr("rewarped_sim.train.show_log", lambda *_: None)
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "checkpoints").write_text(
         "a file is in the way, as a folder that is read-only would be"

@@ -102,7 +102,9 @@ def test_tensorboard_gets_back_what_a_killed_process_still_owed_it(tmp_path):
     "ignore::pytest.PytestUnhandledThreadExceptionWarning"
 )  # TensorBoard's own thread
 def test_tensorboard_shows_to_the_last_bit_what_the_file_holds(tmp_path):
-    between_two_float32 = 1.0 + 2.0**-24 - 1e-12  # nearer to 1, but nine digits of it are nearer to the next one
+    between_two_float32 = (
+        1.0 + 2.0**-24 - 1e-12
+    )  # nearer to 1, but nine digits of it are nearer to the next one
     logger = MetricsLogger(tmp_path)
     logger.log(1, {"return": between_two_float32})
     logger.close()
@@ -117,7 +119,8 @@ def test_tensorboard_shows_to_the_last_bit_what_the_file_holds(tmp_path):
     assert before == shown() == 1.0 + 2.0**-23
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")  # TensorBoard's own thread
+# the thread is TensorBoard's own
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 def test_a_full_disk_is_said_once_and_costs_no_row(tmp_path, caplog):
     logger = MetricsLogger(tmp_path)
     logger.log(1, {"return": 1.0})
