@@ -7,7 +7,15 @@ import torch
 from point_mass import PointMass
 
 from policy_runner.contract import ObsTerm
-from sapo_learner.checkpoint import CheckpointError, CheckpointHeader, load_latest, save_checkpoint
+from sapo_learner.checkpoint import (
+    CheckpointError,
+    CheckpointHeader,
+    NoCheckpointError,
+    load_checkpoint,
+    load_latest,
+    save_checkpoint,
+    set_aside_newer,
+)
 
 HEADER = CheckpointHeader.of(PointMass(), task="point_mass", algo="sapo")
 
@@ -78,9 +86,54 @@ def test_without_a_whole_one_every_broken_one_is_named(tmp_path):
         load_latest(tmp_path, header=HEADER)
 
 
-def test_an_empty_folder_has_no_checkpoint(tmp_path):
-    with pytest.raises(CheckpointError, match="no checkpoint"):
+def test_an_empty_folder_has_no_checkpoint_and_one_with_a_broken_one_is_not_empty(tmp_path):
+    with pytest.raises(NoCheckpointError, match="no checkpoint"):
         load_latest(tmp_path, header=HEADER)
+    save(tmp_path, 1).write_bytes(b"")
+    with pytest.raises(CheckpointError) as refusal:
+        load_latest(tmp_path, header=HEADER)
+    assert not isinstance(refusal.value, NoCheckpointError)
+
+
+def test_a_named_checkpoint_is_read_whatever_there_is_besides(tmp_path):
+    for epoch in (1, 2, 3):
+        save(tmp_path, epoch)
+    assert load_checkpoint(tmp_path / "checkpoint_000002.pt", header=HEADER).epoch == 2
+    (tmp_path / "checkpoint_000002.pt").write_bytes(b"")
+    with pytest.raises(CheckpointError, match=r"checkpoint_000002\.pt: truncated"):
+        load_checkpoint(tmp_path / "checkpoint_000002.pt", header=HEADER)
+
+
+def test_newer_checkpoints_are_set_aside_each_time_in_a_folder_of_their_own(tmp_path):
+    for number in (1, 2):
+        for epoch in (1, 2, 3):
+            save(tmp_path, epoch)
+        aside = set_aside_newer(tmp_path, epoch=1)
+        assert aside == tmp_path / f"aside_{number}"
+        assert names(aside) == ["checkpoint_000002.pt", "checkpoint_000003.pt"]
+        assert_loads(tmp_path, 1)
+    assert set_aside_newer(tmp_path, epoch=1) is None
+    assert_loads(tmp_path / "aside_2", 3)
+
+
+@pytest.mark.parametrize("moved", [0, 1, 2])
+def test_cut_short_setting_aside_leaves_the_newest_of_a_run_as_it_was(tmp_path, monkeypatch, moved):
+    class Crash(BaseException):
+        pass
+
+    rename, left = type(tmp_path).rename, iter(range(moved))
+
+    def crashing(path, target):
+        if next(left, None) is None:
+            raise Crash
+        return rename(path, target)
+
+    for epoch in (1, 2, 3, 4):
+        save(tmp_path, epoch, keep=4)
+    with monkeypatch.context() as patch, pytest.raises(Crash):
+        patch.setattr(type(tmp_path), "rename", crashing)
+        set_aside_newer(tmp_path, epoch=1)
+    assert_loads(tmp_path, 4 - moved)
 
 
 def test_a_checkpoint_that_runs_code_when_loaded_is_refused(tmp_path):
