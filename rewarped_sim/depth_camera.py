@@ -13,9 +13,9 @@ square of the depth, as triangulation from a disparity has it (Khoshelham and El
 Kinect Depth Data"), and across it with a constant angle (Nguyen, Izadi and Lovell 2012, "Modeling Kinect Sensor
 Noise"). The tool gives no points: on a robot, what its own model covers is filtered out. Neither does the floor.
 
-**Gradient.** Which particles are seen is piecewise constant in everything, so it has no derivative; the noise counts as a
-constant. What is seen of a particle moves as the particle does: d(cloud)/d(particle) = 1 where it is seen. That is the
-derivative of the sensor wherever it has one, but it knows nothing of surfaces that come into view.
+**Gradient.** Which particles are seen is piecewise constant in everything, so it has no derivative; the noise counts as
+a constant. What is seen of a particle moves as the particle does: d(cloud)/d(particle) = 1 where it is seen. That is
+the derivative of the sensor wherever it has one, but it knows nothing of surfaces that come into view.
 
 **Randomness** is a pure function of each env's key and frame (`start`, `advance`), so a resumed run sees the same.
 """

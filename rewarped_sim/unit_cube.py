@@ -40,7 +40,7 @@ PARTICLE_Q = ObsTerm(name="particle_q", kind="cloud", shape=(NUM_POINTS, 3), uni
 TARGET_Q = ObsTerm(name="target_q", kind="goal_position", shape=(3,), unit="m", frame=FRAME)
 
 CAMERA_CLOUD = replace(CLOUD, sampler="random")
-"""`stride` leaves out the last rows, up to half of them, as long as they are no multiple of `NUM_POINTS`."""
+"""Drawn at random: of rows that are no multiple of `NUM_POINTS`, a stride leaves out the last, up to half of them."""
 CLOUD_SOURCES = ("particles", "camera")
 
 PUBLISHED_ORIGIN = (0.0, 1.0, 0.0)
@@ -174,9 +174,7 @@ class UnitCubeTask(Task):
             self.obs_spec,
             joint_position=state["joint_q"],
             goal_position=state.get("target"),
-            cloud=self.points(state)
-            if self._camera is None
-            else self._chain(*self._view(self._camera, state)),
+            cloud=self._cloud(state),
         )
 
     def points(self, state: State) -> Tensor:
@@ -202,6 +200,12 @@ class UnitCubeTask(Task):
             return scene
         view = self._view(self._camera, state)
         return replace(scene, cloud=view.points[index, view.seen[index]].detach().cpu().numpy())
+
+    def _cloud(self, state: State) -> Tensor:
+        """The policy's points, (num_envs, point_cloud.num_points, 3) [m]."""
+        if self._camera is None:
+            return self.points(state)
+        return self._chain(*self._view(self._camera, state))
 
     def _view(self, camera: DepthCamera, state: State) -> View:
         return camera.look(
