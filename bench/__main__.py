@@ -5,7 +5,7 @@ import subprocess
 import sys
 
 BENCHMARKS = ("mpm_step", "articulation_step", "fem_step", "contact_laws", "gpu_code", "learner_epoch")
-LONG = ("kill_resume", "scale_out")
+LONG = ("kill_resume", "learning_extras", "scale_out")
 
 
 def main() -> int:
