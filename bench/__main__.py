@@ -4,8 +4,16 @@ import argparse
 import subprocess
 import sys
 
-BENCHMARKS = ("mpm_step", "articulation_step", "fem_step", "contact_laws", "gpu_code", "learner_epoch")
-LONG = ("kill_resume", "learning_extras", "scale_out")
+BENCHMARKS = (
+    "mpm_step",
+    "articulation_step",
+    "fem_step",
+    "contact_laws",
+    "gpu_code",
+    "learner_epoch",
+    "vision",
+)
+LONG = ("kill_resume", "learning_extras", "scale_out", "vision_training")
 
 
 def main() -> int:
