@@ -15,7 +15,7 @@ from visualization_msgs.msg import MarkerArray
 from policy_runner.bundle import load_bundle
 from policy_runner.inference import Policy
 from rewarped_sim import make
-from sapo_learner.evaluate import evaluate
+from sapo_learner.evaluate import Zero, evaluate
 from sapo_learner.export import export_bundle
 from sapo_learner.policy import make_policy
 
@@ -67,6 +67,9 @@ class RunnerInProcess:
         (cloud,) = self._contract.cloud_terms
         inputs = {"obs": state.numpy(), cloud.name: obs[cloud.name].numpy()}
         return torch.from_numpy(self._policy.act(inputs)).reshape(1, -1)
+
+    def begin(self, started):
+        pass
 
 
 def command(kind, positions):
@@ -250,9 +253,7 @@ def test_the_restless_policy_is_a_fair_test(restless_bundle):
 
     moving = evaluate(env, Watched(restless_bundle)).mean
     assert torch.cat(actions).abs().mean() > 0.3
-    still = evaluate(
-        env, type("Still", (), {"act": lambda self, obs, deterministic: torch.zeros(1, 3)})()
-    ).mean
+    still = evaluate(env, Zero(3)).mean
     assert abs(moving - still) > 0.05 * abs(still)
 
 
