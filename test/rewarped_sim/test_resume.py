@@ -2,6 +2,7 @@
 
 import logging
 import resource
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -101,31 +102,32 @@ def test_a_folder_that_another_run_has_is_refused(config_path, tmp_path):
     assert run(config_path, tmp_path / "run", resume="true").epoch == 6
 
 
-@pytest.fixture
-def limit_file_size():
-    """Sets the largest size [bytes] that a file may get: as on a full disk, a write stops in the middle."""
+@contextmanager
+def full_disk():
+    """Gives a function that sets the largest size [bytes] that a file may get, so that a write stops in the middle.
+
+    It ends with the block, and not with the test: what pytest says of the test may go to a file as well.
+    """
     _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-
-    def limit(size):
-        resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
-
-    yield limit
-    limit(hard)
+    try:
+        yield lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
 
 
 @pytest.mark.filterwarnings(
     "ignore::pytest.PytestUnhandledThreadExceptionWarning"
 )  # TensorBoard's own thread
-def test_a_disk_that_is_full_for_a_while_costs_nothing(
-    config_path, tmp_path, undisturbed, limit_file_size, caplog
-):
+def test_a_disk_that_is_full_for_a_while_costs_nothing(config_path, tmp_path, undisturbed, caplog):
     class FullDuringEpoch3And4(NoObserver):
+        control = RunControl()
+
         def on_status(self, status):
             limit_file_size(300 if status.epoch in (3, 4) else resource.RLIM_INFINITY)
 
-    observer = FullDuringEpoch3And4()
-    observer.control = RunControl()
-    assert_same_end(run(config_path, tmp_path / "run", observer=observer), undisturbed)
+    with full_disk() as limit_file_size:
+        result = run(config_path, tmp_path / "run", observer=FullDuringEpoch3And4())
+    assert_same_end(result, undisturbed)
     assert caplog.text.count("checkpoint_000004.pt: cannot be written: File too large; training goes on") == 1
     assert caplog.text.count("metrics.csv: File too large; rows wait until it can be written") == 1
     kept = sorted(path.name for path in (tmp_path / "run" / "checkpoints").iterdir())
@@ -134,12 +136,11 @@ def test_a_disk_that_is_full_for_a_while_costs_nothing(
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 def test_a_disk_that_stays_full_ends_the_run_with_a_message_and_whole_checkpoints(
-    config_path, tmp_path, undisturbed, limit_file_size
+    config_path, tmp_path, undisturbed
 ):
-    observer = AfterEpoch(3, lambda control: limit_file_size(300))
-    with pytest.raises(NotSavedError, match=r"checkpoint_000006\.pt: cannot be written: File too large"):
-        run(config_path, tmp_path / "run", observer=observer)
-    limit_file_size(resource.RLIM_INFINITY)
+    message = r"checkpoint_000006\.pt: cannot be written: File too large"
+    with full_disk() as limit_file_size, pytest.raises(NotSavedError, match=message):
+        run(config_path, tmp_path / "run", observer=AfterEpoch(3, lambda control: limit_file_size(300)))
     assert [path.name for path in (tmp_path / "run" / "checkpoints").iterdir()] == ["checkpoint_000002.pt"]
     assert_same_end(run(config_path, tmp_path / "run", resume="true"), undisturbed)
 
@@ -157,11 +158,13 @@ def test_checkpoints_that_cannot_be_written_are_said_in_one_line_and_exit_code_1
     assert last.startswith("error: ") and "checkpoint_000002.pt: cannot be written: " in last
 
 
-def test_settings_are_replaced_as_a_whole(config_path, tmp_path, limit_file_size):
+def test_settings_are_replaced_as_a_whole(config_path, tmp_path):
     first = stopped(config_path, tmp_path / "run", epoch=1)
     before = Path(first.out_dir / "config.yaml").read_bytes()
-    limit_file_size(10)
-    with pytest.raises(ConfigError, match="cannot be written: File too large"):
+    with (
+        full_disk() as limit_file_size,
+        pytest.raises(ConfigError, match="cannot be written: File too large"),
+    ):
+        limit_file_size(10)
         run(config_path, first.out_dir, resume="true", epochs=9)
-    limit_file_size(resource.RLIM_INFINITY)
     assert Path(first.out_dir / "config.yaml").read_bytes() == before
