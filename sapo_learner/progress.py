@@ -6,6 +6,7 @@ import math
 import sys
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import TextIO
 
 from tqdm import tqdm
@@ -42,10 +43,11 @@ class Progress:
         elif epoch in (self._first_epoch + 1, self._total) or now - self._last_line >= self._line_every_s:
             self._last_line = now
             left_s = (self._total - epoch) * (now - self._started) / (epoch - self._first_epoch)
-            self._stream.write(
-                f"epoch {epoch}/{self._total}, {figures}, {tqdm.format_interval(left_s)} left\n"
-            )
-            self._stream.flush()
+            with suppress(OSError):  # a log on a full disk ends no training
+                self._stream.write(
+                    f"epoch {epoch}/{self._total}, {figures}, {tqdm.format_interval(left_s)} left\n"
+                )
+                self._stream.flush()
 
     def close(self) -> None:
         """Leave the bar as it is and end its line."""

@@ -49,3 +49,11 @@ def test_a_terminal_gets_a_bar():
     progress.close()
     last = stream.getvalue().split("\r")[-1]
     assert "4/4" in last and "100%" in last and "return 2.00" in last and "env-steps/s" in last
+
+
+def test_a_log_that_cannot_be_written_ends_no_training():
+    class Full(io.StringIO):
+        def write(self, text):
+            raise OSError("File too large")
+
+    Progress(1, stream=Full()).update(1, {"env_steps": 1.0, "return": 1.0, "step_reward": 1.0})
