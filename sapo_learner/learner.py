@@ -230,9 +230,8 @@ class Learner(ABC):
 
     def _undo(self, state: dict[str, Any]) -> None:
         for name, part in self._all_parts().items():
-            part.load_state_dict(
-                copy.deepcopy(state[name])
-            )  # an optimiser goes on with the very tensors it is given
+            own = copy.deepcopy(state[name])  # an optimiser goes on with the very tensors it is given
+            part.load_state_dict(own)
         self.epoch = state["epoch"]
         self.env_steps = state["env_steps"]
         self._skipped_in_a_row = state["skipped_in_a_row"]
