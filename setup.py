@@ -34,7 +34,7 @@ PYTHON = Path(sys.executable)
 PYTHON_PREFIX = PYTHON.parent.parent  # not sys.prefix, which colcon redirects to the install prefix
 
 NODES = {
-    "policy_runner": "policy_runner.node:main",
+    "policy_runner": "policy_runner.nodes.runner:main",
     "sim_node": "rewarped_sim.nodes.sim_node:main",
     "train_node": "rewarped_sim.nodes.train_node:main",
 }

@@ -128,7 +128,7 @@ def test_nodes_are_where_ros2_run_and_launch_look_for_them(node):
         "rewarped_sim.nodes.train_node",
         "rewarped_sim.nodes.sim_node",
         "rewarped_sim.train",
-        "policy_runner.node",
+        "policy_runner.nodes.runner",
     ],
 )
 def test_importing_an_entry_point_starts_nothing(module):
@@ -140,7 +140,7 @@ def test_importing_an_entry_point_starts_nothing(module):
 
 
 def test_the_runner_loads_neither_torch_nor_warp_nor_the_other_packages():
-    loaded = run("import sys, policy_runner.node; print(*sys.modules)").split()
+    loaded = run("import sys, policy_runner.nodes.runner; print(*sys.modules)").split()
     assert "rclpy" in loaded
     assert not {"torch", "warp", "rewarped_sim", "sapo_learner"} & set(loaded)
 

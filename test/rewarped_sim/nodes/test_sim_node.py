@@ -189,7 +189,7 @@ def test_over_dds_the_policy_earns_what_it_earns_in_process(
     start, task_config, restless_bundle, command_type, lockstep
 ):
     runner = start(
-        "policy_runner.node",
+        "policy_runner.nodes.runner",
         policy=restless_bundle,
         command_type=command_type,
         stamp_trajectory="true",
@@ -223,7 +223,7 @@ def test_a_policy_with_a_goal_is_told_it_over_dds(start, tmp_path):
     config = tmp_path / "task.yaml"
     config.write_text(yaml.safe_dump({"task": task}))
     bundle = untrained_bundle("fluid_move_small", task, [0.0, 0.0, 0.0], tmp_path / "bundle")
-    start("policy_runner.node", policy=bundle, ramp_in_s=0.0, stamp_trajectory="true")
+    start("policy_runner.nodes.runner", policy=bundle, ramp_in_s=0.0, stamp_trajectory="true")
     robot = start(
         MODULE,
         "~/joint_trajectory:=policy_runner/joint_trajectory",

@@ -33,7 +33,7 @@ from trajectory_msgs.msg import JointTrajectory
 
 DT = 1.0 / 60.0
 HANG_S = 60.0
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 DOMAIN = 1 + os.getpid() % 100
 ENVIRONMENT = {"ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST", "ROS_DOMAIN_ID": str(DOMAIN)}
 COMMAND_TYPES = {
@@ -129,7 +129,7 @@ class Robot:
         self.next_tick_s = time.monotonic()
         with log.open("w") as file:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "policy_runner.node", *arguments(SETTINGS | parameters)],
+                [sys.executable, "-m", "policy_runner.nodes.runner", *arguments(SETTINGS | parameters)],
                 env=os.environ | ENVIRONMENT,
                 cwd=ROOT,
                 stdout=file,
@@ -529,7 +529,7 @@ def test_two_signals_in_a_row_do_no_harm(start):
 
 def run(*words, **parameters):
     return subprocess.run(
-        [sys.executable, "-m", "policy_runner.node", *arguments(parameters), *words],
+        [sys.executable, "-m", "policy_runner.nodes.runner", *arguments(parameters), *words],
         env=os.environ | ENVIRONMENT,
         cwd=ROOT,
         capture_output=True,
@@ -562,7 +562,7 @@ def test_limits_of_a_joint_that_the_policy_does_not_command_are_refused(bundle):
 
 def test_the_runner_loads_neither_torch_nor_warp_nor_the_other_packages():
     code = (
-        "import sys, policy_runner.node, policy_runner.model_check, policy_runner.inspect_bundle; "
+        "import sys, policy_runner.nodes.runner, policy_runner.model_check, policy_runner.inspect_bundle; "
         "print([name for name in ('torch', 'warp', 'rewarped_sim', 'sapo_learner') if name in sys.modules])"
     )
     ended = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)

@@ -17,7 +17,7 @@ import threading
 import time
 from collections import Counter
 from functools import partial
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import rclpy
@@ -27,40 +27,33 @@ from rcl_interfaces.msg import SetParametersResult
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.clock import Clock
 from rclpy.clock_type import ClockType
-from rclpy.duration import Duration
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.parameter import Parameter
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.signals import SignalHandlerOptions
-from rclpy.task import Future
 from rewarped_msgs.srv import LoadPolicy
 from sensor_msgs.msg import JointState, PointCloud2
-from std_msgs.msg import Float64MultiArray
 from std_srvs.srv import SetBool, Trigger
-from trajectory_msgs.msg import JointTrajectory
 
-from policy_runner import messages
 from policy_runner.bundle import Bundle, BundleError
-from policy_runner.cloud_worker import CloudWorker, pose_matrix
 from policy_runner.contract import ContractError
-from policy_runner.controller import Command, Controller
+from policy_runner.controller import Controller
 from policy_runner.inference import Policy
 from policy_runner.inputs import CloudSample, GoalError, GoalSample, JointReader, JointStateError
 from policy_runner.limiter import LimitError
-from policy_runner.parameters import declare_settings, read_settings, read_user_limits
-from policy_runner.pointcloud import CloudLike
+from policy_runner.nodes import messages
+from policy_runner.nodes.cloud_input import CloudInput
+from policy_runner.nodes.command_output import CommandOutput
+from policy_runner.nodes.parameters import declare_settings, read_settings, read_user_limits
+from policy_runner.nodes.policy_loader import load, load_beside
+from policy_runner.nodes.status import runner_status
 from policy_runner.safety import ArmError, Mode
 from policy_runner.settings import RunnerSettings, SettingsError
-from policy_runner.status import runner_status
-from policy_runner.vet import VetLimits, load_vetted
 
 NEWEST = QoSProfile(depth=1)
 NEWEST_BEST_EFFORT = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
 LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
-
-DELIVERY_S = 0.5
-"""How long the last command may take to arrive before the publisher goes [s]."""
 
 SUCCESS, FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
 
@@ -85,10 +78,10 @@ class PolicyRunner(LifecycleNode):
         self._state = "unconfigured"
         self._problem = ""
         self._controller: Controller | None = None
-        self._clouds: CloudWorker | None = None
+        self._clouds: CloudInput | None = None
         self._joint_reader: JointReader | None = None
         self._inputs: list[Any] = []
-        self._command_publisher: Any = None
+        self._commands: CommandOutput | None = None
         self._timer: Any = None
         self._shown_cloud: CloudSample | None = None
         self._shown_status: tuple[object, ...] = ()
@@ -121,7 +114,7 @@ class PolicyRunner(LifecycleNode):
         """Vet and load the policy and subscribe to its inputs; fails with the reason in `~/status`."""
         try:
             self._settings = read_settings(self)
-            self._configure(self._settings, self._vetted(self._settings.policy))
+            self._configure(self._settings, load(self._settings.policy, self._settings))
         except (SettingsError, LimitError, BundleError, ContractError) as error:
             self._take_down()
             self._enter("unconfigured", problem=str(error))
@@ -166,11 +159,7 @@ class PolicyRunner(LifecycleNode):
 
     def _configure(self, settings: RunnerSettings, bundle: Bundle) -> None:
         contract = bundle.contract
-        if settings.command_type == "joint_trajectory" and messages.quantity(contract.action) != "position":
-            raise SettingsError(
-                f"command_type: joint_trajectory carries positions, but the policy's mode is "
-                f"{contract.action.mode!r}; use commands or joint_command"
-            )
+        self._commands = CommandOutput(self, contract, settings)
         self._controller = Controller(Policy(bundle), settings, user_limits=read_user_limits(self))
         if self._stop_latched:
             self._controller.stop()
@@ -180,19 +169,9 @@ class PolicyRunner(LifecycleNode):
         subscribe = partial(self.create_subscription, qos_profile=NEWEST_BEST_EFFORT)
         self._inputs = [subscribe(JointState, "joint_states", self._on_joint_state)]
         if contract.point_cloud is not None:
-            frame = settings.cloud_frame or contract.point_cloud.frame
-            identity = settings.cloud_extrinsics == RunnerSettings.cloud_extrinsics
-            transform = None if identity else pose_matrix(settings.cloud_extrinsics)
-            self._clouds = CloudWorker(contract.point_cloud, frame=frame, transform=transform)
-            self._inputs.append(subscribe(PointCloud2, "points", self._on_points))
+            self._clouds = CloudInput(self, contract.point_cloud, settings)
         if self._controller.goal_frame is not None:
             self._inputs.append(self.create_subscription(PoseStamped, "~/goal", self._on_goal, NEWEST))
-        message_type, topic = {
-            "joint_trajectory": (JointTrajectory, "~/joint_trajectory"),
-            "commands": (Float64MultiArray, "~/commands"),
-            "joint_command": (JointState, "~/joint_command"),
-        }[settings.command_type]
-        self._command_publisher = self.create_publisher(message_type, topic, NEWEST)
         self.get_logger().info(f"loaded policy {contract.policy_name!r} for task {contract.task!r}")
 
     def _come_to_rest(self) -> None:
@@ -206,7 +185,8 @@ class PolicyRunner(LifecycleNode):
         while not self._controller.at_rest:
             self._tick()
             time.sleep(period_s)
-        self._command_publisher.wait_for_all_acked(Duration(seconds=DELIVERY_S))
+        assert self._commands is not None
+        self._commands.wait_until_delivered()
         self._controller.release()
         self.destroy_timer(self._timer)
         self._timer = None
@@ -214,11 +194,11 @@ class PolicyRunner(LifecycleNode):
     def _take_down(self) -> None:
         for subscription in self._inputs:
             self.destroy_subscription(subscription)
-        if self._command_publisher is not None:
-            self.destroy_publisher(self._command_publisher)
+        if self._commands is not None:
+            self._commands.close()
         if self._clouds is not None:
             self._clouds.close()
-        self._inputs, self._command_publisher, self._clouds = [], None, None
+        self._inputs, self._commands, self._clouds = [], None, None
         if self._controller is not None:
             self._stop_latched = self._controller.mode is Mode.STOPPED
         self._controller = self._joint_reader = None
@@ -227,22 +207,7 @@ class PolicyRunner(LifecycleNode):
         self._state, self._problem = state, problem
         self._publish_status()
 
-    def _vetted(self, path: str) -> Bundle:
-        if not path:
-            raise SettingsError("policy: not set; give the folder of a policy bundle")
-        return load_vetted(path, VetLimits(wall_s=self._settings.vet_timeout_s))
-
     # inputs
-
-    def _on_points(self, message: PointCloud2) -> None:
-        if self._clouds is not None:
-            header = message.header
-            self._clouds.submit(
-                cast(CloudLike, message),
-                frame=header.frame_id,
-                stamp_ns=messages.to_ns(header.stamp),
-                arrival_s=time.monotonic(),
-            )
 
     def _on_joint_state(self, message: JointState) -> None:
         if self._controller is None or self._joint_reader is None:
@@ -287,7 +252,7 @@ class PolicyRunner(LifecycleNode):
 
     def _tick(self) -> None:
         controller = self._controller
-        assert controller is not None
+        assert controller is not None and self._commands is not None
         cloud = self._clouds.newest() if self._clouds is not None else None
         if cloud is not None:
             controller.set_cloud(cloud)
@@ -295,7 +260,7 @@ class PolicyRunner(LifecycleNode):
             self._try_pending_arm(controller)
         command = controller.tick()
         if command is not None:
-            self._command_publisher.publish(self._command_message(command, controller))
+            self._commands.publish(command)
         if cloud is not None and cloud is not self._shown_cloud:
             self._show_cloud(cloud, controller)
         self._publish_status()
@@ -306,21 +271,6 @@ class PolicyRunner(LifecycleNode):
         except ArmError:
             return  # inputs are not there yet; the next tick tries again
         self._arm_pending = False
-
-    def _command_message(
-        self, command: Command, controller: Controller
-    ) -> JointTrajectory | Float64MultiArray | JointState:
-        action = controller.contract.action
-        if self._settings.command_type == "commands":
-            return messages.float_array(command)
-        if self._settings.command_type == "joint_command":
-            return messages.joint_command(command, action)
-        return messages.joint_trajectory(
-            command,
-            action,
-            period_s=self._settings.control_dt_s(controller.contract),
-            stamp_ns=command.stamp_ns if self._settings.stamp_trajectory else 0,
-        )
 
     def _show_cloud(self, cloud: CloudSample, controller: Controller) -> None:
         self._shown_cloud = cloud
@@ -375,25 +325,12 @@ class PolicyRunner(LifecycleNode):
             response.message = "already loading a policy" if self._loading else "not configured"
         else:
             self._loading = True
-            outcome = await self._load_beside(request.path)
+            outcome = await load_beside(request.path, self._settings, self.executor)
             self._loading = False
             response.success, response.message = self._exchange(outcome)
         response.policy_name = self._controller.contract.policy_name if self._controller is not None else ""
         self.get_logger().info(f"load_policy {request.path!r}: {response.message}")
         return response
-
-    def _load_beside(self, path: str) -> Future[Policy | Exception]:
-        """Load a policy in a thread; the future gives the policy, or the error with which it was refused."""
-        future: Future[Policy | Exception] = Future(executor=self.executor)
-
-        def load() -> None:
-            try:
-                future.set_result(Policy(self._vetted(path)))
-            except Exception as error:  # all of them: the caller waits for an answer
-                future.set_result(error)
-
-        threading.Thread(target=load, name="load_policy", daemon=True).start()
-        return future
 
     def _exchange(self, outcome: Policy | Exception | None) -> tuple[bool, str]:
         if not isinstance(outcome, Policy):

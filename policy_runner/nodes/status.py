@@ -6,8 +6,9 @@ from collections.abc import Mapping
 
 from diagnostic_msgs.msg import DiagnosticStatus, KeyValue
 
-from policy_runner.cloud_worker import CloudDrop, CloudWorker
+from policy_runner.cloud_worker import CloudDrop
 from policy_runner.controller import Controller
+from policy_runner.nodes.cloud_input import CloudInput
 from policy_runner.safety import HoldReason, Mode
 
 
@@ -17,7 +18,7 @@ def runner_status(
     state: str,
     problem: str,
     controller: Controller | None,
-    clouds: CloudWorker | None,
+    clouds: CloudInput | None,
     drops: Mapping[str, int],
     last_drop: str,
 ) -> DiagnosticStatus:

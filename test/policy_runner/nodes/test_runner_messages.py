@@ -10,8 +10,8 @@ from builtin_interfaces.msg import Time
 from rclpy.serialization import deserialize_message, serialize_message
 from sensor_msgs.msg import PointCloud2
 
-from policy_runner import messages
 from policy_runner.controller import Command
+from policy_runner.nodes import messages
 from policy_runner.pointcloud import decode
 
 COMMAND = Command(values=np.array([0.1, 0.2, 0.3]), stamp_ns=12_000_000_345)

@@ -1,0 +1,69 @@
+"""Commands on their way out: one publisher, of the type that the robot's controller takes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rclpy.duration import Duration
+from rclpy.qos import QoSProfile
+from sensor_msgs.msg import JointState
+from std_msgs.msg import Float64MultiArray
+from trajectory_msgs.msg import JointTrajectory
+
+from policy_runner.contract import PolicyContract
+from policy_runner.controller import Command
+from policy_runner.nodes import messages
+from policy_runner.settings import RunnerSettings, SettingsError
+
+TYPES: dict[str, tuple[Any, str]] = {
+    "joint_trajectory": (JointTrajectory, "~/joint_trajectory"),
+    "commands": (Float64MultiArray, "~/commands"),
+    "joint_command": (JointState, "~/joint_command"),
+}
+"""Message and topic by `RunnerSettings.command_type`."""
+NEWEST = QoSProfile(depth=1)
+
+DELIVERY_S = 0.5
+"""How long the last command may take to arrive before the publisher goes [s]."""
+
+
+class CommandOutput:
+    """Publishes commands for the joints of a contract."""
+
+    def __init__(self, node: Any, contract: PolicyContract, settings: RunnerSettings) -> None:
+        """Open the publisher that `settings.command_type` names, on an rclpy node.
+
+        Raises:
+            SettingsError: the message cannot carry what this policy commands.
+        """
+        command_type, self._action = settings.command_type, contract.action
+        if command_type == "joint_trajectory" and messages.quantity(self._action) != "position":
+            raise SettingsError(
+                f"command_type: joint_trajectory carries positions, but the policy's mode is "
+                f"{self._action.mode!r}; use commands or joint_command"
+            )
+        self._command_type, self._stamp_trajectory = command_type, settings.stamp_trajectory
+        self._period_s = settings.control_dt_s(contract)
+        self._node = node
+        message_type, topic = TYPES[command_type]
+        self._publisher = node.create_publisher(message_type, topic, NEWEST)
+
+    def publish(self, command: Command) -> None:
+        """Publish one command."""
+        self._publisher.publish(self._message(command))
+
+    def wait_until_delivered(self) -> None:
+        """Give the last command time to arrive."""
+        self._publisher.wait_for_all_acked(Duration(seconds=DELIVERY_S))
+
+    def close(self) -> None:
+        """Take the publisher out of the graph."""
+        self._node.destroy_publisher(self._publisher)
+
+    def _message(self, command: Command) -> JointTrajectory | Float64MultiArray | JointState:
+        if self._command_type == "commands":
+            return messages.float_array(command)
+        if self._command_type == "joint_command":
+            return messages.joint_command(command, self._action)
+        stamp_ns = command.stamp_ns if self._stamp_trajectory else 0
+        return messages.joint_trajectory(command, self._action, period_s=self._period_s, stamp_ns=stamp_ns)

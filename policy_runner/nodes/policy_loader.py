@@ -1,0 +1,39 @@
+"""Load policies beside the control loop, one at a time."""
+
+from __future__ import annotations
+
+import threading
+
+from rclpy.executors import Executor
+from rclpy.task import Future
+
+from policy_runner.bundle import Bundle
+from policy_runner.inference import Policy
+from policy_runner.settings import RunnerSettings, SettingsError
+from policy_runner.vet import VetLimits, load_vetted
+
+
+def load(path: str, settings: RunnerSettings) -> Bundle:
+    """Vet a bundle in a child process and read it; takes about a second.
+
+    Raises:
+        SettingsError: no path is given.
+        BundleError: the bundle is refused.
+    """
+    if not path:
+        raise SettingsError("policy: not set; give the folder of a policy bundle")
+    return load_vetted(path, VetLimits(wall_s=settings.vet_timeout_s))
+
+
+def load_beside(path: str, settings: RunnerSettings, executor: Executor | None) -> Future[Policy | Exception]:
+    """Load a policy in a thread; the future gives the policy, or the error with which it was refused."""
+    future: Future[Policy | Exception] = Future(executor=executor)
+
+    def work() -> None:
+        try:
+            future.set_result(Policy(load(path, settings)))
+        except Exception as error:  # all of them: the caller waits for an answer
+            future.set_result(error)
+
+    threading.Thread(target=work, name="load_policy", daemon=True).start()
+    return future
