@@ -145,3 +145,33 @@ class Bundles:
 @pytest.fixture(scope="session")
 def bundles() -> type[Bundles]:
     return Bundles
+
+
+@pytest.fixture(scope="session")
+def ros_context():
+    from robot import ros  # here: most tests of the runner need no ROS
+
+    with ros() as context:
+        yield context
+
+
+@pytest.fixture(scope="session")
+def bundle(bundles, tmp_path_factory):
+    return bundles.write(tmp_path_factory.mktemp("bundle"))
+
+
+@pytest.fixture
+def start(ros_context, bundles, bundle, tmp_path):
+    """Start a runner with these parameters in a process of its own, with a robot beside it."""
+    from robot import Robot
+
+    log, robots = tmp_path / "log", []
+
+    def start_robot(**parameters):
+        robots.append(Robot(ros_context, bundles, log, **({"policy": bundle} | parameters)))
+        return robots[-1]
+
+    yield start_robot
+    for robot in robots:
+        robot.close()
+    print(log.read_text() if log.exists() else "")

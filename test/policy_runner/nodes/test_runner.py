@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import array
 import os
 import shutil
 import signal
@@ -10,238 +9,17 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
-import rclpy
 from builtin_interfaces.msg import Time
-from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from diagnostic_msgs.msg import DiagnosticStatus
 from lifecycle_msgs.msg import Transition
-from lifecycle_msgs.srv import ChangeState, GetState
-from rcl_interfaces.srv import DescribeParameters, ListParameters, SetParameters
-from rclpy.context import Context
-from rclpy.executors import SingleThreadedExecutor
 from rclpy.parameter import Parameter
-from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
-from rewarped_msgs.srv import LoadPolicy
+from robot import COMMAND_TYPES, ENVIRONMENT, HANG_S, ROOT, RUNNER, arguments, positions_of
 from rosgraph_msgs.msg import Clock
-from sensor_msgs.msg import JointState, PointCloud2, PointField
-from std_msgs.msg import Float64MultiArray
-from std_srvs.srv import SetBool, Trigger
-from trajectory_msgs.msg import JointTrajectory
 
 DT = 1.0 / 60.0
-HANG_S = 60.0
-ROOT = Path(__file__).parents[3]
-DOMAIN = 1 + os.getpid() % 100
-ENVIRONMENT = {"ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST", "ROS_DOMAIN_ID": str(DOMAIN)}
-COMMAND_TYPES = {
-    "joint_trajectory": JointTrajectory,
-    "commands": Float64MultiArray,
-    "joint_command": JointState,
-}
-SERVICES = {
-    "arm": SetBool,
-    "stop": Trigger,
-    "reset_stop": Trigger,
-    "load_policy": LoadPolicy,
-    "change_state": ChangeState,
-    "describe_parameters": DescribeParameters,
-    "list_parameters": ListParameters,
-    "set_parameters": SetParameters,
-    "get_state": GetState,  # last: who has discovered this client has discovered those before it
-}
-SETTINGS = {
-    "command_type": "joint_command",
-    "ramp_in_s": 0.0,
-    # patient, so that a busy machine is no fault; the fault tests say otherwise
-    "cloud_timeout_s": 10.0,
-    "joint_state_timeout_s": 10.0,
-    "max_input_skew_s": 0.0,
-    "deadline_miss_limit": 1000,
-    "vet_timeout_s": 60.0,
-}
-
-
-@pytest.fixture(scope="module")
-def context():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
-        context = Context()
-        rclpy.init(context=context, domain_id=DOMAIN)
-        # as long as there is a node, the DDS participant stays: taking it down beside processes that come and go
-        # now and then crashes in rmw_fastrtps
-        keeper = rclpy.create_node("keeper", context=context)
-        yield context
-        keeper.destroy_node()
-        rclpy.shutdown(context=context)
-
-
-@pytest.fixture(scope="module")
-def bundle(bundles, tmp_path_factory):
-    return bundles.write(tmp_path_factory.mktemp("bundle"))
-
-
-def positions_of(command):
-    if isinstance(command, JointTrajectory):
-        return np.array(command.points[0].positions)
-    return np.array(command.data if isinstance(command, Float64MultiArray) else command.position)
-
-
-def arguments(parameters):
-    values = [f"{name}:={str(v).lower() if isinstance(v, bool) else v}" for name, v in parameters.items()]
-    return ["--ros-args", *(word for value in values for word in ("-p", value))]
-
-
-class Robot:
-    """A robot that does as told, an operator beside it, and the runner's process."""
-
-    def __init__(self, context, bundles, log: Path, *, robot_obeys=True, **parameters):
-        self.obeys = robot_obeys
-        self.contract = bundles.contract()
-        self.context = context
-        self.node = rclpy.create_node("robot", context=context)
-        self.executor = SingleThreadedExecutor(context=context)
-        self.executor.add_node(self.node)
-        latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
-        best_effort = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
-        self.points_publisher = self.node.create_publisher(PointCloud2, "points", best_effort)
-        self.joints_publisher = self.node.create_publisher(JointState, "joint_states", best_effort)
-        self.commands, self.status, self.diagnostics, self.policy_points = [], None, [], []
-        for name, kind in COMMAND_TYPES.items():
-            self.node.create_subscription(kind, f"policy_runner/{name}", self._obey, 1000)
-        self.node.create_subscription(DiagnosticStatus, "policy_runner/status", self._set_status, latched)
-        self.node.create_subscription(DiagnosticArray, "/diagnostics", self.diagnostics.append, 10)
-        self.node.create_subscription(
-            PointCloud2, "policy_runner/policy_points", self.policy_points.append, best_effort
-        )
-        self.clients = {
-            name: self.node.create_client(kind, f"policy_runner/{name}") for name, kind in SERVICES.items()
-        }
-        self.met = False
-        self.position = np.array([0.5, 0.3, 0.0])
-        self.cloud = np.random.default_rng(0).uniform(0.2, 0.4, (40, 3)).astype("<f4")
-        self.cloud_on = self.joints_on = True
-        self.stamp = None  # of this moment
-        self.sensor_fault = np.zeros(3)
-        self.joint_names = list(self.contract.action.joint_names)
-        self.next_tick_s = time.monotonic()
-        with log.open("w") as file:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "policy_runner.nodes.runner", *arguments(SETTINGS | parameters)],
-                env=os.environ | ENVIRONMENT,
-                cwd=ROOT,
-                stdout=file,
-                stderr=subprocess.STDOUT,
-            )
-
-    def close(self):
-        self.process.send_signal(signal.SIGINT)
-        try:
-            self.process.wait(HANG_S)
-        finally:
-            self.process.kill()
-        self.executor.shutdown()
-        self.node.destroy_node()
-
-    def _obey(self, message):
-        self.commands.append(message)
-        if self.obeys:
-            self.position = positions_of(message)
-
-    def _set_status(self, message):
-        self.status = message
-
-    def _sense(self):
-        stamp = self.stamp or self.node.get_clock().now().to_msg()
-        if self.joints_on:
-            message = JointState(name=self.joint_names, position=(self.position + self.sensor_fault).tolist())
-            message.header.stamp = stamp
-            self.joints_publisher.publish(message)
-        if self.cloud_on:
-            message = PointCloud2(
-                height=1, width=len(self.cloud), point_step=12, row_step=12 * len(self.cloud)
-            )
-            message.fields = [
-                PointField(name=name, offset=4 * index, datatype=PointField.FLOAT32, count=1)
-                for index, name in enumerate("xyz")
-            ]
-            message.data = array.array("B", self.cloud.tobytes())
-            message.header.stamp, message.header.frame_id = stamp, "world"
-            self.points_publisher.publish(message)
-
-    def until(self, condition):
-        """Sense at 60 Hz and listen until the condition holds."""
-        deadline = time.monotonic() + HANG_S
-        while not condition():
-            assert time.monotonic() < deadline, self.status
-            if time.monotonic() >= self.next_tick_s:
-                self.next_tick_s = time.monotonic() + DT
-                self._sense()
-            self.executor.spin_once(timeout_sec=0.002)
-
-    def pass_time(self, duration_s):
-        end_s = time.monotonic() + duration_s
-        self.until(lambda: time.monotonic() >= end_s)
-
-    def call(self, service, **fields):
-        self._meet()
-        future = self.clients[service].call_async(SERVICES[service].Request(**fields))
-        self.until(future.done)
-        return future.result()
-
-    def _meet(self):
-        """Wait until the runner hears us too: a service may be in sight before it can send an answer back."""
-        while not self.met:
-            self.until(self.clients["get_state"].service_is_ready)
-            future = self.clients["get_state"].call_async(GetState.Request())
-            give_up_s = time.monotonic() + 2.0
-            self.until(lambda: future.done() or time.monotonic() > give_up_s)  # noqa: B023
-            self.met = future.done()
-
-    def change_state(self, transition):
-        return self.call("change_state", transition=Transition(id=transition)).success
-
-    def state(self):
-        return self.call("get_state").current_state.label
-
-    def arm(self):
-        """Arm as soon as inputs have come through."""
-        while not self.call("arm", data=True).success:
-            self.pass_time(0.05)
-
-    def counter(self, name):
-        """Value of a counter in the newest diagnostics; waits for the next ones."""
-        seen = len(self.diagnostics)
-        self.until(lambda: len(self.diagnostics) > seen)
-        return int({kv.key: kv.value for kv in self.diagnostics[-1].status[0].values}[name])
-
-    def held(self):
-        """Wait until the commands that hold stand still, and return one."""
-
-        def stands_still():
-            last = self.commands[-10:]
-            holding = all(command.header.stamp == Time() for command in last)
-            return holding and all(command.position == last[0].position for command in last)
-
-        self.until(lambda: len(self.commands) > 10 and stands_still())
-        return self.commands[-1]
-
-
-@pytest.fixture
-def start(context, bundles, bundle, tmp_path):
-    robots = []
-
-    def start_robot(**parameters):
-        robots.append(Robot(context, bundles, tmp_path / "log", **({"policy": bundle} | parameters)))
-        return robots[-1]
-
-    yield start_robot
-    for robot in robots:
-        robot.close()
-    log = tmp_path / "log"
-    print(log.read_text() if log.exists() else "")
 
 
 def test_commands_flow_only_after_arming_and_follow_the_network(start, bundles):
@@ -529,7 +307,7 @@ def test_two_signals_in_a_row_do_no_harm(start):
 
 def run(*words, **parameters):
     return subprocess.run(
-        [sys.executable, "-m", "policy_runner.nodes.runner", *arguments(parameters), *words],
+        [*RUNNER, *arguments(parameters), *words],
         env=os.environ | ENVIRONMENT,
         cwd=ROOT,
         capture_output=True,
