@@ -29,8 +29,19 @@ class HoldReason(Enum):
     CLOUD_STALE = "cloud_stale"
     GOAL_MISSING = "goal_missing"
     INPUT_SKEW = "input_skew"
+    STALLED = "stalled"
+    """This process, or its clock, was not there for so long that everything counts as stale."""
     DEADLINE_MISSED = "deadline_missed"
+    INFERENCE_LATE = "inference_late"
+    """The network did not answer within its budget, or still does not."""
     POLICY_FAULT = "policy_fault"
+    """The network failed, or gave what no command may be computed from."""
+    JOINT_JUMP = "joint_jump"
+    """A joint moved further between two states than it can, or left its limits."""
+    OTHER_PUBLISHER = "other_publisher"
+    """Another node publishes on the command topic."""
+    NO_LISTENER = "no_listener"
+    """Nobody subscribes to the command topic."""
     DISARMED = "disarmed"
     STOPPED = "stopped"
 
@@ -41,7 +52,9 @@ RECOVERABLE = frozenset(
         HoldReason.CLOUD_STALE,
         HoldReason.GOAL_MISSING,
         HoldReason.INPUT_SKEW,
+        HoldReason.STALLED,
         HoldReason.DEADLINE_MISSED,
+        HoldReason.INFERENCE_LATE,
     }
 )
 """Reasons that pass by themselves; the others always need an operator."""

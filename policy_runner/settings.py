@@ -11,6 +11,7 @@ from policy_runner.contract import PolicyContract
 from policy_runner.limiter import UserLimits
 
 COMMAND_TYPES = ("joint_trajectory", "commands", "joint_command")
+STOP_MODES = ("decelerate_hold", "hold_now", "return_home", "publish_nothing")
 
 
 class SettingsError(ValueError):
@@ -77,11 +78,65 @@ class RunnerSettings:
         (0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0),
         "Pose of cloud_frame in the contract's frame: x y z [m], quaternion x y z w.",
     )
+    urdf: str = _setting(
+        "",
+        "URDF file of the robot, whose joint limits then bind as well; the tightest of the policy's, the "
+        "URDF's and joint_limits wins. Empty: without.",
+    )
+    joint_limit_margin: float = _setting(
+        0.05,
+        "Commands keep this far from the URDF's position limits, and a joint measured this far outside the "
+        "limits of commands is a fault [rad or m].",
+        low=0.0,
+        high=1.0,
+    )
+    velocity_scale: float = _setting(
+        0.5, "Share of the URDF's top speeds that commands may use.", low=0.001, high=1.0
+    )
+    acceleration_scale: float = _setting(
+        0.5,
+        "Share of the URDF's top accelerations, where it has any, that commands may use.",
+        low=0.001,
+        high=1.0,
+    )
+    max_joint_jump: float = _setting(
+        0.1,
+        "Hold, until an operator arms again, when a joint state is further from the last one than the top "
+        "speed explains, and by more than this [rad or m].",
+        low=0.0,
+        high=100.0,
+    )
+    max_start_distance: float = _setting(
+        1.0,
+        "Refuse to arm where a joint is further from the policy's start pose [rad or m].",
+        low=0.0,
+        high=100.0,
+    )
+    action_filter_alpha: float = _setting(
+        1.0,
+        "Weight of the newest action in a first-order filter of the actions; 1 is no filter.",
+        low=0.001,
+        high=1.0,
+    )
     ramp_in_s: float = _setting(
         2.0, "Time from arming until the policy may use its full speed [s].", low=0.0, high=60.0
     )
+    stop_mode: str = _setting(
+        "decelerate_hold",
+        "What a hold does: decelerate_hold slows down and stands; hold_now stands at once, whatever the "
+        "acceleration; return_home slows down and, where joint states are good and no operator has "
+        "intervened, then moves slowly to home_position (position commands only); publish_nothing falls "
+        "silent and leaves the stop to the robot's own command timeout.",
+        choices=STOP_MODES,
+    )
     stop_time_s: float = _setting(
         0.2, "Time in which a hold brings a joint from its top speed to rest [s].", low=0.001, high=10.0
+    )
+    inference_budget_s: float = _setting(
+        0.0,
+        "Hold when the network takes longer to answer [s]; 0 means half a control period.",
+        low=0.0,
+        high=10.0,
     )
     deadline_miss_limit: int = _setting(
         3, "Hold after this many ticks in a row that took longer than their period.", low=1, high=1000
@@ -92,11 +147,19 @@ class RunnerSettings:
     autostart: bool = _setting(
         True, "Configure and activate at start; false leaves that to a lifecycle manager."
     )
+    arm_without_listener: bool = _setting(
+        False,
+        "Arm, and run, although nobody subscribes to the commands, for dry runs. A subscriber that expects "
+        "another number of joints cannot be told from a good one: a forward controller then fails by itself.",
+    )
     arm_on_activate: bool = _setting(
         False, "Arm at the first tick at which all inputs are good. For simulated robots only."
     )
     vet_timeout_s: float = _setting(
         10.0, "Refuse a bundle whose check takes longer [s].", low=0.1, high=600.0
+    )
+    debug_topics: bool = _setting(
+        False, "Publish what the network gave and saw, on ~/action_raw and ~/observation, at every step."
     )
 
     def __post_init__(self) -> None:
@@ -124,6 +187,10 @@ class RunnerSettings:
     def cloud_timeout(self, contract: PolicyContract) -> float:
         """Return the age at which a cloud is stale [s]; by default, three frames of a 12 Hz camera."""
         return self.cloud_timeout_s or max(0.25, 3.0 * self.control_dt_s(contract))
+
+    def inference_budget(self, contract: PolicyContract) -> float:
+        """Return how long a control step may wait for the network [s]."""
+        return self.inference_budget_s or 0.5 * self.control_dt_s(contract)
 
     def joint_state_timeout(self, contract: PolicyContract) -> float:
         """Return the age at which a joint state is stale [s]; by default, six messages at 60 Hz."""
