@@ -1,21 +1,32 @@
 """Settle how messages travel: on this machine, large ones through shared memory. What the user has set stays.
 
-Every other launch file includes this one; on its own it starts nothing.
+Every other launch file includes this one; on its own it starts nothing. Where the user lets discovery reach other
+machines (ROS_AUTOMATIC_DISCOVERY_RANGE, ROS_STATIC_PEERS), the network is opened for messages too.
 """
 
 from launch import LaunchDescription
-from launch.actions import SetEnvironmentVariable
-from launch.substitutions import EnvironmentVariable, PathJoinSubstitution, ThisLaunchFileDir
+from launch.actions import OpaqueFunction, SetEnvironmentVariable
+from launch.substitutions import PathJoinSubstitution, ThisLaunchFileDir
 
-PROFILES = PathJoinSubstitution([ThisLaunchFileDir(), "..", "config", "fastdds_shm.xml"])
-DEFAULTS = {"FASTDDS_DEFAULT_PROFILES_FILE": PROFILES, "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST"}
+RANGE = "ROS_AUTOMATIC_DISCOVERY_RANGE"
+PROFILES_FILE = (
+    "FASTDDS_DEFAULT_PROFILES_FILE",
+    "FASTRTPS_DEFAULT_PROFILES_FILE",
+)  # from Fast DDS 3, and before
 
 
 def generate_launch_description():
     """Set those variables that are not set."""
-    return LaunchDescription(
-        [
-            SetEnvironmentVariable(name, EnvironmentVariable(name, default_value=default))
-            for name, default in DEFAULTS.items()
-        ]
-    )
+    return LaunchDescription([OpaqueFunction(function=settle)])
+
+
+def settle(context):
+    """Return what sets the range of discovery, and the profiles that go with it."""
+    discovery = context.environment.get(RANGE) or "LOCALHOST"
+    this_machine = discovery in ("LOCALHOST", "OFF") and not context.environment.get("ROS_STATIC_PEERS")
+    profiles = "fastdds_shm.xml" if this_machine else "fastdds_shm_network.xml"
+    path = PathJoinSubstitution([ThisLaunchFileDir(), "..", "config", profiles]).perform(context)
+    settings = [SetEnvironmentVariable(RANGE, discovery)]
+    if not any(context.environment.get(name) for name in PROFILES_FILE):
+        settings += [SetEnvironmentVariable(name, path) for name in PROFILES_FILE]
+    return settings
