@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
+from numbers import Integral, Real
 from typing import Any
 
 SCHEMA_VERSION = 1
@@ -35,6 +36,17 @@ SAMPLERS = ("stride", "random", "farthest")
 
 MAX_VOXELS_PER_AXIS = 1 << 20
 """Finer grids do not fit a 64-bit voxel index."""
+
+# No real policy comes near these; a hostile one is stopped by them before anything is allocated or scheduled.
+MAX_STATE_SIZE = 1 << 16
+MAX_POINTS = 1 << 17
+MAX_JOINTS = 1 << 10
+MAX_MAGNITUDE = 1e6
+"""Of any number of an action or a start pose, in SI units."""
+CONTROL_DT_RANGE_S = (1e-3, 10.0)
+MAX_TEXT = 200
+"""Characters of a name, a unit, a frame."""
+MAX_TRAIN_DEPTH = 8
 
 
 class ContractError(ValueError):
@@ -62,13 +74,16 @@ class ObsTerm:
     """Frame in which positions are expressed; empty for joint-space terms."""
 
     def __post_init__(self) -> None:
-        _require(bool(self.name), "obs_terms", "every term needs a name")
+        _check_text(self.name, "obs_terms: name", needed=True)
+        _check_text(self.unit, f"obs_terms[{self.name}].unit")
+        _check_text(self.frame, f"obs_terms[{self.name}].frame")
         _require(
             self.kind in OBS_KINDS,
             f"obs_terms[{self.name}].kind",
             f"got {self.kind!r}; known: {list(OBS_KINDS)}",
         )
-        shape = tuple(int(size) for size in self.shape)
+        sizes = _sequence(self.shape, f"obs_terms[{self.name}].shape")
+        shape = tuple(_integer(size, f"obs_terms[{self.name}].shape") for size in sizes)
         object.__setattr__(self, "shape", shape)
         _require(
             len(shape) > 0 and min(shape) > 0,
@@ -81,9 +96,11 @@ class ObsTerm:
             f"obs_terms[{self.name}].shape",
             f"kind {self.kind!r} takes {'(points, 3)' if is_cloud else '(size,)'}, got {shape}",
         )
+        most = MAX_POINTS if is_cloud else MAX_STATE_SIZE
         _require(
-            math.isfinite(self.scale), f"obs_terms[{self.name}].scale", f"must be finite, got {self.scale}"
+            max(shape) <= most, f"obs_terms[{self.name}].shape", f"at most {most} in a row, got {max(shape)}"
         )
+        object.__setattr__(self, "scale", _number(self.scale, f"obs_terms[{self.name}].scale"))
 
     @property
     def size(self) -> int:
@@ -112,7 +129,10 @@ class PointCloudSpec:
     def __post_init__(self) -> None:
         for name in ("crop_min", "crop_max"):
             object.__setattr__(self, name, _finite_tuple(getattr(self, name), 3, f"point_cloud.{name}"))
-        _require(bool(self.frame), "point_cloud.frame", "must not be empty")
+        _check_text(self.frame, "point_cloud.frame", needed=True)
+        object.__setattr__(self, "voxel_m", _number(self.voxel_m, "point_cloud.voxel_m"))
+        for name in ("num_points", "min_points", "seed"):
+            object.__setattr__(self, name, _integer(getattr(self, name), f"point_cloud.{name}"))
         _require(
             all(low < high for low, high in zip(self.crop_min, self.crop_max, strict=True)),
             "point_cloud.crop_max",
@@ -150,9 +170,12 @@ class ActionSpec:
     """Per joint; empty means zero."""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "joint_names", tuple(self.joint_names))
+        object.__setattr__(self, "joint_names", tuple(_sequence(self.joint_names, "action.joint_names")))
         count = len(self.joint_names)
         _require(count > 0, "action.joint_names", "must not be empty")
+        _require(count <= MAX_JOINTS, "action.joint_names", f"at most {MAX_JOINTS}, got {count}")
+        for index, joint in enumerate(self.joint_names):
+            _check_text(joint, f"action.joint_names[{index}]", needed=True)
         _require(
             len(set(self.joint_names)) == count, "action.joint_names", f"repeated names in {self.joint_names}"
         )
@@ -196,15 +219,26 @@ class PolicyContract:
             "schema_version",
             f"this build reads {SCHEMA_VERSION}, the model carries {self.schema_version!r}",
         )
+        for name in ("policy_name", "task"):
+            _check_text(getattr(self, name), name)
+        object.__setattr__(self, "control_dt_s", _number(self.control_dt_s, "control_dt_s"))
+        shortest, longest = CONTROL_DT_RANGE_S
+        _require(self.control_dt_s > 0.0, "control_dt_s", f"must be > 0, got {self.control_dt_s}")
         _require(
-            math.isfinite(self.control_dt_s) and self.control_dt_s > 0.0,
+            shortest <= self.control_dt_s <= longest,
             "control_dt_s",
-            f"must be > 0, got {self.control_dt_s}",
+            f"must be in [{shortest}, {longest}], got {self.control_dt_s}",
         )
+        _check_plain(self.train, "train")
         object.__setattr__(self, "obs_terms", tuple(self.obs_terms))
         names = [term.name for term in self.obs_terms]
         _require(len(names) > 0, "obs_terms", "must not be empty")
         _require(len(set(names)) == len(names), "obs_terms", f"repeated names in {names}")
+        _require(
+            self.state_size <= MAX_STATE_SIZE,
+            "obs_terms",
+            f"at most {MAX_STATE_SIZE} values beside the cloud, got {self.state_size}",
+        )
         object.__setattr__(
             self,
             "default_joint_pos",
@@ -251,7 +285,7 @@ class PolicyContract:
         """Parse and check; raises `ContractError` naming the field that is missing, unknown or wrong."""
         try:
             raw = json.loads(text)
-        except json.JSONDecodeError as error:
+        except (ValueError, RecursionError) as error:
             raise ContractError(f"contract: not valid JSON: {error}") from error
         if not isinstance(raw, dict):
             raise ContractError(f"contract: expected an object, got {type(raw).__name__}")
@@ -261,8 +295,8 @@ class PolicyContract:
                 f"schema_version: this build reads {SCHEMA_VERSION}, the model carries {version!r}"
             )
         raw = dict(raw)
-        terms = raw.get("obs_terms")
-        if isinstance(terms, list):
+        if "obs_terms" in raw:
+            terms = _sequence(raw["obs_terms"], "obs_terms")
             raw["obs_terms"] = tuple(
                 _build(ObsTerm, term, f"obs_terms[{index}]") for index, term in enumerate(terms)
             )
@@ -293,11 +327,57 @@ def _require(condition: bool, where: str, message: str) -> None:
         raise ContractError(f"{where}: {message}")
 
 
-def _finite_tuple(values: Any, count: int, where: str) -> tuple[float, ...]:
+def _sequence(value: Any, where: str) -> Sequence[Any]:
+    """A text is a sequence too, but never one that is meant."""
+    if not isinstance(value, list | tuple):
+        raise ContractError(f"{where}: expected a list, got {type(value).__name__}")
+    return value
+
+
+def _check_text(value: Any, where: str, *, needed: bool = False) -> None:
+    """Names end up in logs and on terminals: one line, nothing that steers a terminal."""
+    _require(isinstance(value, str), where, f"expected text, got {type(value).__name__}")
+    _require(len(value) <= MAX_TEXT, where, f"at most {MAX_TEXT} characters, got {len(value)}")
+    _require(value.isprintable(), where, f"must be printable, got {value!r}")
+    _require(bool(value) or not needed, where, "must not be empty")
+
+
+def _integer(value: Any, where: str) -> int:
+    is_integer = isinstance(value, Integral) and not isinstance(value, bool)
+    _require(is_integer, where, f"expected a whole number, got {value!r}")
+    return int(value)
+
+
+def _number(value: Any, where: str) -> float:
+    is_number = isinstance(value, Real) and not isinstance(value, bool)
+    _require(is_number, where, f"expected a number, got {value!r}")
     try:
-        result = tuple(float(value) for value in values)
-    except (TypeError, ValueError) as error:
-        raise ContractError(f"{where}: expected {count} numbers, got {values!r}") from error
-    _require(len(result) == count, where, f"expected {count} numbers, got {len(result)}")
-    _require(all(math.isfinite(value) for value in result), where, f"must be finite, got {result}")
+        result = float(value)
+    except OverflowError:
+        result = math.inf
+    _require(math.isfinite(result), where, f"must be finite, got {result}")
     return result
+
+
+def _finite_tuple(values: Any, count: int, where: str) -> tuple[float, ...]:
+    result = tuple(_number(value, where) for value in _sequence(values, where))
+    _require(len(result) == count, where, f"expected {count} numbers, got {len(result)}")
+    large = [value for value in result if abs(value) > MAX_MAGNITUDE]
+    _require(not large, where, f"at most {MAX_MAGNITUDE:g} in size, got {large[:1]}")
+    return result
+
+
+def _check_plain(value: Any, where: str, depth: int = 0) -> None:
+    """What JSON can say, of bounded depth."""
+    _require(depth <= MAX_TRAIN_DEPTH, "train", f"nested more than {MAX_TRAIN_DEPTH} deep")
+    if isinstance(value, Mapping):
+        for key, inner in value.items():
+            _check_text(key, f"{where}: key")
+            _check_plain(inner, f"{where}.{key}", depth + 1)
+    elif isinstance(value, list | tuple):
+        for index, inner in enumerate(value):
+            _check_plain(inner, f"{where}[{index}]", depth + 1)
+    elif isinstance(value, str):
+        _check_text(value, where)
+    elif value is not None and not isinstance(value, bool):
+        _number(value, where)
