@@ -11,6 +11,7 @@ by the monotonic clock alone.
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 import threading
@@ -32,6 +33,7 @@ from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackRet
 from rclpy.parameter import Parameter
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.signals import SignalHandlerOptions
+from rclpy.utilities import get_rmw_implementation_identifier
 from rewarped_msgs.srv import LoadPolicy
 from sensor_msgs.msg import JointState, PointCloud2
 from std_srvs.srv import SetBool, Trigger
@@ -50,6 +52,7 @@ from policy_runner.nodes.policy_loader import load, load_beside
 from policy_runner.nodes.status import runner_status
 from policy_runner.safety import ArmError, Mode
 from policy_runner.settings import RunnerSettings, SettingsError
+from policy_runner.transport import transport_of
 
 NEWEST = QoSProfile(depth=1)
 NEWEST_BEST_EFFORT = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
@@ -75,6 +78,7 @@ class PolicyRunner(LifecycleNode):
         declare_settings(self)
         self.add_on_set_parameters_callback(self._on_set_parameters)
         self._settings = read_settings(self)
+        self._transport = transport_of(get_rmw_implementation_identifier(), os.environ)
         self._state = "unconfigured"
         self._problem = ""
         self._controller: Controller | None = None
@@ -170,6 +174,8 @@ class PolicyRunner(LifecycleNode):
         self._inputs = [subscribe(JointState, "joint_states", self._on_joint_state)]
         if contract.point_cloud is not None:
             self._clouds = CloudInput(self, contract.point_cloud, settings)
+            if self._transport.warning:
+                self.get_logger().warning(self._transport.warning, once=True)
         if self._controller.goal_frame is not None:
             self._inputs.append(self.create_subscription(PoseStamped, "~/goal", self._on_goal, NEWEST))
         self.get_logger().info(f"loaded policy {contract.policy_name!r} for task {contract.task!r}")
@@ -366,6 +372,7 @@ class PolicyRunner(LifecycleNode):
             clouds=self._clouds,
             drops=self._drops,
             last_drop=self._last_drop,
+            transport=self._transport.found,
         )
 
     def _publish_status(self) -> None:

@@ -21,13 +21,15 @@ def runner_status(
     clouds: CloudInput | None,
     drops: Mapping[str, int],
     last_drop: str,
+    transport: str,
 ) -> DiagnosticStatus:
     """Return level, one line of text, and every counter by name.
 
     state: of the lifecycle; problem: why the last transition failed, or empty; drops, last_drop: messages
-    that were refused, clouds apart, by reason, and what was wrong with the last of them.
+    that were refused, clouds apart, by reason, and what was wrong with the last of them; transport: what is
+    known of the way that large messages take.
     """
-    values: dict[str, object] = {"state": state, "problem": problem}
+    values: dict[str, object] = {"state": state, "problem": problem, "transport": transport}
     if controller is not None:
         fault = controller.fault()
         values |= {

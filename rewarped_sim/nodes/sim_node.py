@@ -8,6 +8,7 @@ the joints are limp. Simulation and callbacks share one thread: between two step
 from __future__ import annotations
 
 import math
+import os
 import sys
 import threading
 import time
@@ -22,6 +23,7 @@ from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rclpy.signals import SignalHandlerOptions
+from rclpy.utilities import get_rmw_implementation_identifier
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import JointState, PointCloud2
 from std_msgs.msg import Float64MultiArray
@@ -29,6 +31,7 @@ from std_srvs.srv import SetBool, Trigger
 from trajectory_msgs.msg import JointTrajectory
 from visualization_msgs.msg import MarkerArray
 
+from policy_runner.transport import transport_of
 from rewarped_sim.env import DeviceError, Env
 from rewarped_sim.make import make
 from rewarped_sim.nodes import messages
@@ -112,6 +115,9 @@ class SimNode(Node):
         self.create_service(Trigger, "~/reset", self._on_reset)
         runner = self._params["runner"]
         self._arm_client = self.create_client(SetBool, f"{runner}/arm") if runner else None
+        transport = transport_of(get_rmw_implementation_identifier(), os.environ)
+        if transport.warning:
+            self.get_logger().warning(transport.warning)
         self._executor = SingleThreadedExecutor()
         self._executor.add_node(self)
 
