@@ -9,6 +9,8 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -58,8 +60,22 @@ SETTINGS = {
     "joint_state_timeout_s": 10.0,
     "max_input_skew_s": 0.0,
     "deadline_miss_limit": 1000,
+    "inference_budget_s": 5.0,
     "vet_timeout_s": 60.0,
 }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sent:
+    """A command of the stream, and when it was published."""
+
+    positions: np.ndarray
+    stamp_ns: int
+    """Of the oldest input that it was computed from; 0 where it holds."""
+    number: int
+    """The publisher counts its messages: a gap is a command that was lost on the way here."""
+    sent_ns: int
+    """By the system clock."""
 
 
 @contextlib.contextmanager
@@ -77,10 +93,18 @@ def ros():
         rclpy.shutdown(context=context)
 
 
+def nanoseconds(stamp):
+    return stamp.sec * 1_000_000_000 + stamp.nanosec
+
+
 def positions_of(command):
     if isinstance(command, JointTrajectory):
         return np.array(command.points[0].positions)
     return np.array(command.data if isinstance(command, Float64MultiArray) else command.position)
+
+
+def values_of(status):
+    return {pair.key: pair.value for pair in status.values}
 
 
 def arguments(parameters):
@@ -88,12 +112,28 @@ def arguments(parameters):
     return ["--ros-args", *(word for value in values for word in ("-p", value))]
 
 
+def cloud_message(points):
+    """Return points (n, 3) as an unorganised cloud of x, y, z."""
+    points = np.ascontiguousarray(points, "<f4")
+    return PointCloud2(
+        height=1,
+        width=len(points),
+        point_step=12,
+        row_step=12 * len(points),
+        fields=[
+            PointField(name=name, offset=4 * index, datatype=PointField.FLOAT32, count=1)
+            for index, name in enumerate("xyz")
+        ],
+        data=array.array("B", points.tobytes()),
+    )
+
+
 class Robot:
     """A robot that does as told, an operator beside it, and the runner's process."""
 
-    def __init__(self, context, bundles, log: Path, *, robot_obeys=True, **parameters):
+    def __init__(self, context, bundles, log: Path, *, robot_obeys=True, contract=None, **parameters):
         self.obeys = robot_obeys
-        self.contract = bundles.contract()
+        self.contract = contract or bundles.contract()
         self.context = context
         self.node = rclpy.create_node("robot", context=context)
         self.executor = SingleThreadedExecutor(context=context)
@@ -103,6 +143,7 @@ class Robot:
         self.points_publisher = self.node.create_publisher(PointCloud2, "points", best_effort)
         self.joints_publisher = self.node.create_publisher(JointState, "joint_states", best_effort)
         self.commands, self.status, self.diagnostics, self.policy_points = [], None, [], []
+        self.stream: list[Sent] = []
         for name, kind in COMMAND_TYPES.items():
             self.node.create_subscription(kind, f"policy_runner/{name}", self._obey, 1000)
         self.node.create_subscription(DiagnosticStatus, "policy_runner/status", self._set_status, latched)
@@ -115,12 +156,9 @@ class Robot:
         }
         self.met = False
         self.position = np.array([0.5, 0.3, 0.0])
-        self.cloud = np.random.default_rng(0).uniform(0.2, 0.4, (40, 3)).astype("<f4")
-        self.cloud_on = self.joints_on = True
-        self.stamp = None  # of this moment
-        self.sensor_fault = np.zeros(3)
-        self.joint_names = list(self.contract.action.joint_names)
+        self.drift: Callable[[], np.ndarray | float] = lambda: 0.0  # of the cloud, by now
         self.next_tick_s = time.monotonic()
+        self.mend()
         with log.open("w") as file:
             self.process = subprocess.Popen(
                 [*RUNNER, *arguments(SETTINGS | parameters)],
@@ -130,7 +168,20 @@ class Robot:
                 stderr=subprocess.STDOUT,
             )
 
+    def mend(self):
+        """Let all sensors be as they should be."""
+        self.cloud = np.random.default_rng(0).uniform(0.2, 0.4, (40, 3)).astype("<f4")
+        self.cloud_on = self.joints_on = True
+        self.stamp = None  # of this moment
+        self.sensor_fault = np.zeros(3)
+        self.joint_names = list(self.contract.action.joint_names)
+        self.sensor_dt_s = SENSOR_DT_S
+        # what becomes of a message on its way: none, another one or several
+        self.clouds_sent: Callable[[PointCloud2], list[PointCloud2]] = lambda cloud: [cloud]
+        self.joints_sent: Callable[[JointState], list[JointState]] = lambda joints: [joints]
+
     def close(self):
+        self.process.send_signal(signal.SIGCONT)
         self.process.send_signal(signal.SIGINT)
         try:
             self.process.wait(HANG_S)
@@ -139,10 +190,18 @@ class Robot:
         self.executor.shutdown()
         self.node.destroy_node()
 
-    def _obey(self, message):
+    def _obey(self, message, info):
         self.commands.append(message)
+        header = getattr(message, "header", None)
+        sent = Sent(
+            positions=positions_of(message),
+            stamp_ns=nanoseconds(header.stamp) if header is not None else 0,
+            number=info["publication_sequence_number"],
+            sent_ns=info["source_timestamp"],
+        )
+        self.stream.append(sent)
         if self.obeys:
-            self.position = positions_of(message)
+            self.position = sent.positions
 
     def _set_status(self, message):
         self.status = message
@@ -150,28 +209,27 @@ class Robot:
     def _sense(self):
         stamp = self.stamp or self.node.get_clock().now().to_msg()
         if self.joints_on:
-            message = JointState(name=self.joint_names, position=(self.position + self.sensor_fault).tolist())
-            message.header.stamp = stamp
-            self.joints_publisher.publish(message)
-        if self.cloud_on:
-            message = PointCloud2(
-                height=1, width=len(self.cloud), point_step=12, row_step=12 * len(self.cloud)
+            message = JointState(
+                name=self.joint_names,
+                position=(self.position + self.sensor_fault).tolist(),
+                velocity=[0.0] * len(self.position),
             )
-            message.fields = [
-                PointField(name=name, offset=4 * index, datatype=PointField.FLOAT32, count=1)
-                for index, name in enumerate("xyz")
-            ]
-            message.data = array.array("B", self.cloud.tobytes())
+            message.header.stamp = stamp
+            for sent in self.joints_sent(message):
+                self.joints_publisher.publish(sent)
+        if self.cloud_on:
+            message = cloud_message(self.cloud + self.drift())
             message.header.stamp, message.header.frame_id = stamp, "world"
-            self.points_publisher.publish(message)
+            for sent in self.clouds_sent(message):
+                self.points_publisher.publish(sent)
 
     def until(self, condition):
-        """Sense at 60 Hz and listen until the condition holds."""
+        """Sense, at 60 Hz where nothing else is said, and listen until the condition holds."""
         deadline = time.monotonic() + HANG_S
         while not condition():
             assert time.monotonic() < deadline, self.status
             if time.monotonic() >= self.next_tick_s:
-                self.next_tick_s = time.monotonic() + SENSOR_DT_S
+                self.next_tick_s = time.monotonic() + self.sensor_dt_s
                 self._sense()
             self.executor.spin_once(timeout_sec=0.002)
 
@@ -205,11 +263,20 @@ class Robot:
         while not self.call("arm", data=True).success:
             self.pass_time(0.05)
 
-    def counter(self, name):
-        """Value of a counter in the newest diagnostics; waits for the next ones."""
+    def diagnosis(self):
+        """Values of the next diagnostics by name."""
         seen = len(self.diagnostics)
         self.until(lambda: len(self.diagnostics) > seen)
-        return int({kv.key: kv.value for kv in self.diagnostics[-1].status[0].values}[name])
+        return values_of(self.diagnostics[-1].status[0])
+
+    def counter(self, name):
+        """Value of a counter in the next diagnostics."""
+        return int(self.diagnosis()[name])
+
+    def rss_mb(self):
+        """Memory that the runner holds."""
+        pages = int(Path(f"/proc/{self.process.pid}/statm").read_text().split()[1])
+        return pages * os.sysconf("SC_PAGESIZE") / 1e6
 
     def held(self):
         """Wait until the commands that hold stand still, and return one."""

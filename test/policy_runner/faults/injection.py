@@ -1,0 +1,116 @@
+"""Inject a fault into a moving robot: the stream of commands stays safe, the hold is counted, the robot recovers."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from contextlib import contextmanager
+from dataclasses import replace
+
+import numpy as np
+from command_stream import assert_comes_to_rest, assert_safe, by_policy
+from robot import values_of
+
+from policy_runner.contract import ObsTerm
+
+RATE_HZ = 25.0
+TIMEOUT_S = 12.5 / RATE_HZ
+"""Between two ticks, so that a tick that is a little late changes no count."""
+SETTINGS = {
+    "rate_hz": RATE_HZ,
+    "cloud_timeout_s": TIMEOUT_S,
+    "joint_state_timeout_s": TIMEOUT_S,
+    "max_input_skew_s": 5.0,
+}
+NOISE = ("dropped_cloud_superseded", "deadline_misses")
+"""Counters that a busy machine raises by itself."""
+
+
+def counters(values):
+    """Counters of holds and drops by name, from the values of a diagnostic status."""
+    names = [name for name in values if name.startswith(("held_", "dropped_", "deadline_"))]
+    return {name: int(values[name]) for name in names if name not in NOISE}
+
+
+def follower(bundles):
+    """Contract and weights of a policy that follows the cloud: each joint goes where the cloud's centre is."""
+    contract = bundles.contract()
+    action = replace(contract.action, scale=(0.05, 0.05, 0.3))
+    joint_qd = ObsTerm(name="joint_qd", kind="joint_velocity", shape=(3,), unit="rad/s or m/s")
+    cloud = replace(contract.point_cloud, min_points=5)
+    contract = replace(contract, action=action, obs_terms=(*contract.obs_terms, joint_qd), point_cloud=cloud)
+    joint_q, com_q, no_joint_qd = -10.0 * np.eye(3), 10.0 * np.eye(3), np.zeros((3, 3))
+    w = {"W": np.vstack([joint_q, com_q, no_joint_qd]), "V": np.zeros((3, 3))}
+    return contract, {name: value.astype(np.float32) for name, value in w.items()}
+
+
+def round_trip():
+    """Where the cloud is by now: on a circle, at two thirds of the joints' top speed."""
+    angle = 2.0 * time.monotonic()
+    return np.array([0.2 + 0.2 * np.cos(angle), -0.05 + 0.1 * np.sin(angle), 0.0])
+
+
+class Faults:
+    """Injects faults into one running robot, one after the other, and looks at what becomes of each."""
+
+    def __init__(self, robot, record):
+        self.robot, self.record = robot, record
+        self.dt_s = 1.0 / RATE_HZ
+
+    def move(self):
+        """Arm, let the policy move the robot for a while, and return where in the stream that began."""
+        robot = self.robot
+        robot.mend()
+        robot.arm()
+        armed = len(robot.stream)
+        robot.until(lambda: len(by_policy(robot.stream[armed:])) >= 5)
+        robot.until(lambda: robot.status.message == "active: running")
+        return armed
+
+    @contextmanager
+    def holds(self, reason, *, drops=(), timeout_s=0.0):
+        """Inject a fault in the body; the runner must hold for `reason`, and go on when all is mended.
+
+        drops: why messages are dropped; timeout_s: how long the last good inputs may be used, where what is wrong is
+        that no more of them come.
+        """
+        armed = self.move()
+        robot = self.robot
+        before, rss_mb, injected_ns = counters(values_of(robot.status)), robot.rss_mb(), time.time_ns()
+        yield
+        robot.held()
+        after = counters(robot.diagnosis())
+        stream = robot.stream[armed:]
+        assert_comes_to_rest(stream)
+        last_ns = by_policy(stream)[-1].stamp_ns
+        assert last_ns < injected_ns, "a command was computed from what came with the fault"
+        extrapolated = sum(sent.stamp_ns == last_ns for sent in stream) if timeout_s else 0
+        assert extrapolated <= math.ceil(timeout_s / self.dt_s) + 1
+        rose = {name: count - before.get(name, 0) for name, count in after.items()}
+        rose = {name: count for name, count in rose.items() if count}
+        assert rose.get(f"held_{reason}") == 1
+        assert set(rose) == {f"held_{reason}", *(f"dropped_{name}" for name in drops)}
+        self.observe(
+            stream, held_for=reason, from_last_inputs=extrapolated, rose=rose, rss_mb=robot.rss_mb() - rss_mb
+        )
+        self.move()
+
+    @contextmanager
+    def goes_on(self):
+        """Inject in the body what is no reason to hold, and let it pass there."""
+        armed = self.move()
+        robot = self.robot
+        before, rss_mb = counters(values_of(robot.status)), robot.rss_mb()
+        yield
+        after = counters(robot.diagnosis())
+        stream = robot.stream[armed:]
+        assert len(by_policy(stream)) == len(stream)
+        rose = {name: count for name, count in after.items() if count != before.get(name, 0)}
+        assert not any(name.startswith("held_") for name in rose)
+        self.observe(stream, held_for="", from_last_inputs=0, rose=rose, rss_mb=robot.rss_mb() - rss_mb)
+
+    def observe(self, stream, **measured):
+        """Check the stream and keep what was measured; `bench.faults` puts it into docs/faults.md."""
+        largest_step = assert_safe(stream, self.robot.contract.action, self.dt_s)
+        self.record("fault", json.dumps({"commands": len(stream), "largest_step": largest_step} | measured))
