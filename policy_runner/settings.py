@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
@@ -12,6 +13,8 @@ from policy_runner.limiter import UserLimits
 
 COMMAND_TYPES = ("joint_trajectory", "commands", "joint_command")
 STOP_MODES = ("decelerate_hold", "hold_now", "return_home", "publish_nothing")
+
+_SHA256 = re.compile("[0-9a-fA-F]{64}")
 
 
 class SettingsError(ValueError):
@@ -25,10 +28,10 @@ def _setting(
     low: float | None = None,
     high: float | None = None,
     choices: tuple[str, ...] = (),
+    read_only: bool = False,
 ) -> Any:
-    return field(
-        default=default, metadata={"description": description, "low": low, "high": high, "choices": choices}
-    )
+    metadata = {"description": description, "low": low, "high": high, "choices": choices}
+    return field(default=default, metadata=metadata | {"read_only": read_only})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +39,18 @@ class RunnerSettings:
     """Settings of a runner, in SI units. The descriptions are those of the ROS parameters."""
 
     policy: str = _setting("", "Folder of the policy bundle.")
+    policy_dirs: tuple[str, ...] = _setting(
+        ("",),
+        "Folders that policies must lie in, here and in ~/load_policy, links resolved. Empty: only the folder "
+        "of the policy given at start. Set at start only, so that nobody on the graph can widen it.",
+        read_only=True,
+    )
+    policy_sha256: tuple[str, ...] = _setting(
+        ("",),
+        "The only bundles that are taken, by the sha256 of their bundle.json, which inspect_bundle shows; "
+        "empty: all. Set at start only.",
+        read_only=True,
+    )
     command_type: str = _setting(
         "joint_trajectory",
         "How commands are published: joint_trajectory (trajectory_msgs/JointTrajectory of one point), "
@@ -179,6 +194,9 @@ class RunnerSettings:
                 "cloud_extrinsics: expected x y z and a unit quaternion x y z w, "
                 f"got {list(self.cloud_extrinsics)}"
             )
+        for digest in filter(None, self.policy_sha256):
+            if not _SHA256.fullmatch(digest):
+                raise SettingsError(f"policy_sha256: expected 64 hexadecimal digits, got {digest!r}")
 
     def control_dt_s(self, contract: PolicyContract) -> float:
         """Return the period of the control loop [s]."""
@@ -231,7 +249,7 @@ def _converted(name: str, value: Any, default: Any) -> Any:
     """Return `value` in the type of `default`; whole numbers pass for floats, nothing else is bent."""
     try:
         if isinstance(default, tuple):
-            return tuple(float(item) for item in value)
+            return _texts(value) if isinstance(default[0], str) else tuple(float(item) for item in value)
         if isinstance(default, float) and isinstance(value, int) and not isinstance(value, bool):
             return float(value)
     except (TypeError, ValueError):
@@ -239,6 +257,12 @@ def _converted(name: str, value: Any, default: Any) -> Any:
     if type(value) is not type(default):
         raise SettingsError(f"{name}: expected {type(default).__name__}, got {value!r}")
     return value
+
+
+def _texts(values: Any) -> tuple[str, ...]:
+    if not isinstance(values, list | tuple) or not all(isinstance(value, str) for value in values):
+        raise TypeError
+    return tuple(values)
 
 
 def _suggestion(name: str, known: list[str]) -> str:

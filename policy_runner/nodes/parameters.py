@@ -65,6 +65,7 @@ def _descriptor(setting: Field[Any]) -> ParameterDescriptor:
     meta = setting.metadata
     descriptor = ParameterDescriptor(
         description=meta["description"],
+        read_only=meta["read_only"],
         additional_constraints=f"one of {list(meta['choices'])}" if meta["choices"] else "",
     )
     if meta["low"] is not None and isinstance(setting.default, float):

@@ -50,6 +50,9 @@ def test_every_line_of_the_shipped_file_has_a_comment_above_it():
         ({"cloud_extrinsics": [0.0] * 7}, "cloud_extrinsics: expected x y z and a unit quaternion"),
         ({"cloud_extrinsics": [float("nan")] * 7}, "cloud_extrinsics: expected x y z and a unit quaternion"),
         ({"cloud_extrinsics": ["a"] * 7}, "cloud_extrinsics: expected tuple"),
+        ({"policy_dirs": [1.0]}, "policy_dirs: expected tuple"),
+        ({"policy_dirs": "/opt"}, "policy_dirs: expected tuple"),
+        ({"policy_sha256": ["abc"]}, "policy_sha256: expected 64 hexadecimal digits, got 'abc'"),
     ],
 )
 def test_a_wrong_setting_is_refused_by_name(values, message):
