@@ -38,6 +38,7 @@ from rewarped_sim.engine.kinematics import Tool, Vec3
 from rewarped_sim.engine.mpm.bodies import Body
 from rewarped_sim.engine.occluders import Occluders
 from rewarped_sim.torch_bridge import torch_stream
+from rewarped_sim.viewpoint import FOV_DEG, LOOK_AT, POSITION, optical_axes
 
 KEY_BITS = 24
 """What a uniform float32 has."""
@@ -47,11 +48,11 @@ KEY_BITS = 24
 class CameraConfig:
     """A depth camera, where it stands and how well it sees."""
 
-    position: Vec3 = (0.5, -0.35, 1.15)
+    position: Vec3 = POSITION
     """[m]"""
-    look_at: Vec3 = (0.5, 0.45, 0.15)
+    look_at: Vec3 = LOOK_AT
     """Point in the middle of the picture [m]."""
-    fov_deg: float = 50.0
+    fov_deg: float = FOV_DEG
     """Horizontal field of view."""
     width: int = 96
     """Of the depth image in which particles hide one another [pixels]."""
@@ -97,13 +98,7 @@ class CameraConfig:
     @property
     def axes(self) -> NDArray[np.float64]:
         """The camera's x (right), y (down) and z (forward) in the world, (3, 3), one in each row (REP 103)."""
-        forward = np.subtract(self.look_at, self.position)
-        forward /= np.linalg.norm(forward)
-        right = np.cross(forward, (0.0, 0.0, 1.0))
-        if np.linalg.norm(right) < 1e-9:  # straight up or down: x of the world is to the right
-            right = np.array([1.0, 0.0, 0.0])
-        right /= np.linalg.norm(right)
-        return np.stack([right, np.cross(forward, right), forward])
+        return optical_axes(self.position, self.look_at)
 
 
 class View(NamedTuple):

@@ -10,16 +10,8 @@ import numpy as np
 import warp as wp
 from numpy.typing import NDArray
 
-from rewarped_sim.engine.mpm.signed_distance import signed_distance_functions
 from rewarped_sim.engine.occluders import Occluders, ShapePoses
-from rewarped_sim.engine.scalars import FLOAT32
-
-_signed_distance = signed_distance_functions(FLOAT32).signed_distance
-
-TOUCH_M = wp.constant(1.0e-4)
-"""Nearer to a surface than this, a ray has hit it."""
-MAX_MARCHES = wp.constant(64)
-"""A ray that has not hit by then grazes, and passes."""
+from rewarped_sim.engine.ray_march import distance_to_shape
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,37 +100,6 @@ def splat_particles(
     wp.launch(_splat, dim=points.shape, inputs=[*pinhole.arguments, radius, points, depth_out], device=device)
 
 
-@wp.func
-def _hit(
-    kind: int,
-    size: wp.vec3,
-    reach: float,
-    pos: wp.vec3d,
-    rot: wp.mat33d,
-    eye: wp.vec3,
-    ray: wp.vec3,
-    end: float,
-):
-    """Whether a ray of unit length from the eye meets a shape before `end` [m]."""
-    turn = wp.mat33(wp.transpose(rot))
-    origin = turn * (eye - wp.vec3(pos))
-    direction = turn * ray
-    abeam = -wp.dot(origin, direction)
-    first = wp.max(abeam - reach, 0.0)
-    last = wp.min(abeam + reach, end)
-    if wp.length_sq(origin + abeam * direction) > reach * reach:
-        last = -1.0
-    t = first
-    march = int(0)
-    hit = bool(False)
-    while t < last and march < MAX_MARCHES and not hit:
-        d = _signed_distance(kind, size, origin + t * direction)[0]
-        hit = d < TOUCH_M
-        t += d
-        march += 1
-    return hit
-
-
 @wp.kernel(enable_backward=False, module="unique")
 def _see(
     # model
@@ -188,10 +149,11 @@ def _see(
     distance = wp.length(away)
     for s in range(num_shapes):
         k = env * num_shapes + s
-        if _hit(
+        met = distance_to_shape(
             shape_kind[s], shape_size[s], shape_reach[s], shape_pos[k], shape_rot[k],
             eye, away / distance, distance - radius,
-        ):  # fmt: skip
+        )  # fmt: skip
+        if met < distance - radius:
             return
     seen_out[env, i] = True
     along = depth_noise * z * wp.randn(rng)  # of the depth z: times z, as a share of it

@@ -8,7 +8,6 @@ import warp as wp
 
 from rewarped_sim.engine.kinematics import (
     SHAPE_KINDS,
-    Shape,
     Tool,
     ToolModel,
     kinematics_kernels,
@@ -63,7 +62,7 @@ class Occluders:
         self.num_shapes = len(shapes)
         self.kind = self._array([SHAPE_KINDS[shape.kind] for shape in shapes], wp.int32)
         self.size = self._array([(*shape.size, 0.0, 0.0, 0.0)[:3] for shape in shapes], wp.vec3f)
-        self.reach = self._array([reach(shape) for shape in shapes], wp.float32)
+        self.reach = self._array([reach(shape.kind, shape.size) for shape in shapes], wp.float32)
         """Radius of the ball about a shape's origin that holds all of it [m]."""
         self._free_body = self._array([index for index, _ in free], wp.int32)
         self._free_pos = self._array([shape.position for _, shape in free], wp.vec3d)
@@ -112,10 +111,10 @@ class Occluders:
         return wp.array(values, dtype=dtype, device=self._device)
 
 
-def reach(shape: Shape) -> float:
-    """Radius of the ball about the shape's origin that holds all of it [m]; infinite for a plane."""
-    if shape.kind == "plane":
+def reach(kind: str, size: Sequence[float]) -> float:
+    """Radius of the ball about a shape's origin that holds all of it [m]; infinite for a plane."""
+    if kind == "plane":
         return float("inf")
-    if shape.kind == "capsule":
-        return sum(shape.size)
-    return float(np.linalg.norm(shape.size))
+    if kind == "capsule":
+        return sum(size)
+    return float(np.linalg.norm(size))

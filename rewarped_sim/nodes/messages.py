@@ -12,7 +12,7 @@ from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from geometry_msgs.msg import Point, Pose, PoseStamped, Quaternion, Vector3
 from numpy.typing import NDArray
 from rewarped_msgs.msg import TrainingStatus
-from sensor_msgs.msg import JointState, PointCloud2, PointField
+from sensor_msgs.msg import CameraInfo, JointState, PointCloud2, PointField
 from std_msgs.msg import ColorRGBA, Header
 from visualization_msgs.msg import Marker, MarkerArray
 
@@ -20,6 +20,7 @@ from rewarped_sim.meshes import PLANE_HALF_SIZE_M, local_mesh, rotation_matrix
 from rewarped_sim.render import particle_colors
 from rewarped_sim.run_control import RunState, RunStatus
 from rewarped_sim.scene import SEE_THROUGH_OPACITY, Scene, SceneLines, SceneShape, SceneSurface
+from rewarped_sim.sensor_model import SensorConfig
 
 MAX_VIEWED_POINTS = 20_000
 """320 kB: fits the shared-memory segment that Fast DDS has by default (512 kB)."""
@@ -31,6 +32,26 @@ def cloud_message(scene: Scene, stamp: Time) -> PointCloud2:
     if points is None:
         points = np.concatenate([scene.particles, *(surface.vertices for surface in scene.surfaces)])
     return _cloud(np.ascontiguousarray(points, np.float32), "xyz", scene.frame, stamp)
+
+
+def organised_cloud_message(points: NDArray[np.float32], frame: str, stamp: Time) -> PointCloud2:
+    """Give a picture's points (height, width, 3) as x, y, z, row by row; those that are missing are NaN."""
+    return _cloud(points, "xyz", frame, stamp)
+
+
+def camera_info_message(config: SensorConfig, stamp: Time) -> CameraInfo:
+    """Give the intrinsics of a camera without distortion."""
+    (fx, fy), (cx, cy) = config.focal, config.centre
+    return CameraInfo(
+        header=Header(stamp=stamp, frame_id=config.frame),
+        height=config.height,
+        width=config.width,
+        distortion_model="plumb_bob",
+        d=[0.0] * 5,
+        k=[fx, 0.0, cx, 0.0, fy, cy, 0.0, 0.0, 1.0],
+        r=[1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0],
+        p=[fx, 0.0, cx, 0.0, 0.0, fy, cy, 0.0, 0.0, 0.0, 1.0, 0.0],
+    )
 
 
 def colored_cloud_message(
@@ -106,23 +127,24 @@ def diagnostics_message(node: str, status: RunStatus, stamp: Time) -> Diagnostic
 
 
 def _cloud(points: NDArray[np.float32], names: Sequence[str], frame: str, stamp: Time) -> PointCloud2:
-    """Pack (N, len(names)) float32 rows. As `data`, a NumPy array would be a thousand times slower."""
+    """Pack float32 (..., N, len(names)). As `data`, a NumPy array would be a thousand times slower."""
+    height, width = points.shape[:2] if points.ndim == 3 else (1, len(points))
     data = array.array("B")
     data.frombytes(points.tobytes())
     step = 4 * len(names)
     return PointCloud2(
         header=Header(stamp=stamp, frame_id=frame),
-        height=1,
-        width=len(points),
+        height=height,
+        width=width,
         fields=[
             PointField(name=name, offset=4 * index, datatype=PointField.FLOAT32, count=1)
             for index, name in enumerate(names)
         ],
         is_bigendian=False,
         point_step=step,
-        row_step=step * len(points),
+        row_step=step * width,
         data=data,
-        is_dense=bool(np.isfinite(points[:, :3]).all()),
+        is_dense=bool(np.isfinite(points[..., :3]).all()),
     )
 
 

@@ -23,7 +23,8 @@ class Param:
     """One parameter; the type of its default is its type."""
 
     name: str
-    default: bool | int | float | str
+    default: bool | int | float | str | tuple[float, ...] | tuple[str, ...]
+    """A tuple of numbers has as many as its default; one of names may have any number, and is empty by default."""
     description: str
 
 
@@ -44,12 +45,28 @@ def declare_params(node: Node, params: Sequence[Param]) -> dict[str, Any]:
         if param.name in given:  # declared as it came, without description
             node.undeclare_parameter(param.name)
         descriptor = ParameterDescriptor(description=param.description, read_only=True)
-        node.declare_parameter(param.name, values[param.name], descriptor, ignore_override=True)
+        value = values[param.name]
+        plain = list(value) if isinstance(value, tuple) else value
+        node.declare_parameter(param.name, plain, descriptor, ignore_override=True)
     return values
 
 
 def _typed(param: Param, value: Any) -> Any:
-    kind = type(param.default)
+    if isinstance(param.default, tuple):
+        return _typed_tuple(param.name, param.default, value)
+    return _typed_value(param.name, type(param.default), value)
+
+
+def _typed_tuple(name: str, default: tuple[Any, ...], value: Any) -> tuple[Any, ...]:
+    expected = f"a list of {len(default)} numbers" if default else "a list of names"
+    if isinstance(value, (str, bytes)) or not isinstance(value, Sequence):
+        raise ParameterError(f"parameter {name}: expected {expected}, got {value!r}")
+    if default and len(value) != len(default):
+        raise ParameterError(f"parameter {name}: expected {expected}, got {list(value)}")
+    return tuple(_typed_value(name, type(default[0]) if default else str, item) for item in value)
+
+
+def _typed_value(name: str, kind: type, value: Any) -> Any:
     if kind is str and isinstance(value, (bool, int, float)):
         return str(
             value
@@ -57,6 +74,6 @@ def _typed(param: Param, value: Any) -> Any:
     if kind is float and type(value) is int:
         return float(value)
     if type(value) is not kind:
-        name = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}[kind]
-        raise ParameterError(f"parameter {param.name}: expected {name}, got {value!r}")
+        expected = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}[kind]
+        raise ParameterError(f"parameter {name}: expected {expected}, got {value!r}")
     return value

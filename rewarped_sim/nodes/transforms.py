@@ -9,7 +9,7 @@ from typing import Any
 from builtin_interfaces.msg import Time
 from geometry_msgs.msg import Quaternion, Transform, TransformStamped, Vector3
 from rclpy.node import Node
-from rclpy.qos import QoSProfile
+from rclpy.qos import DurabilityPolicy, QoSProfile
 from std_msgs.msg import Header
 
 from rewarped_sim.scene import Scene
@@ -44,6 +44,23 @@ class TransformPublisher:
             self._node.get_logger().info("no link frames on /tf: tf2_msgs is not installed", once=True)
         elif self.heard:
             self._publisher.publish(self._message_type(transforms=transforms_of(scene, stamp)))
+
+
+class StaticTransform:
+    """Publishes once, for all who ever ask, where a frame is that does not move; `sent` tells whether it could."""
+
+    def __init__(self, node: Node, *, child: str, parent: str, pose: Sequence[float]) -> None:
+        """pose: of the child in the parent's frame: x y z [m], quaternion x y z w."""
+        message_type = _tf_message_type()
+        self.sent = message_type is not None
+        if message_type is None:
+            return
+        latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+        self._publisher = node.create_publisher(message_type, "/tf_static", latched)
+        stamp = node.get_clock().now().to_msg()
+        self._publisher.publish(
+            message_type(transforms=[_transform(child, parent, pose[:3], pose[3:], stamp)])
+        )
 
 
 def transforms_of(scene: Scene, stamp: Time) -> list[TransformStamped]:

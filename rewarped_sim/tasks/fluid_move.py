@@ -171,5 +171,6 @@ class FluidMove(UnitCubeTask):
             position=state["target"][index].detach().cpu().numpy().copy(),
             quaternion=np.array((0.0, 0.0, 0.0, 1.0), np.float32),
             color=(0.85, 0.25, 0.20),
+            ghost=True,
         )
         return (target,)

@@ -170,6 +170,7 @@ class HandReorient(ArticulatedTask):
             position=np.array((-0.2, GOAL_POSITION[1], GOAL_POSITION[2] + 0.1), np.float32),
             quaternion=state["goal_orientation"][index].detach().cpu().numpy().copy(),
             color=(0.35, 0.65, 0.40),
+            ghost=True,
         )
         return articulated_scene(self.tree, q, focus=(0.0, -0.05, 0.5), view_radius=0.25, extra=(goal,))
 
