@@ -176,6 +176,15 @@ class RunnerSettings:
     debug_topics: bool = _setting(
         False, "Publish what the network gave and saw, on ~/action_raw and ~/observation, at every step."
     )
+    record: str = _setting(
+        "",
+        "Folder that gets an MCAP bag of each run, from configure to cleanup: inputs, commands, status and what "
+        "policy_runner.replay needs to do the run again. Empty: none.",
+    )
+    record_clouds: bool = _setting(False, "Record the clouds as they come, too; they are large.")
+    record_limit_mb: float = _setting(
+        4000.0, "Size at which a recording ends, while the run goes on [MB].", low=1.0, high=1e6
+    )
 
     def __post_init__(self) -> None:
         for setting in fields(self):
