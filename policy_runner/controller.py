@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-import time
+from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Protocol
@@ -12,26 +12,42 @@ import numpy as np
 from numpy.typing import NDArray
 
 from policy_runner.bundle import contract_difference
+from policy_runner.clock import now_s as boottime_s
 from policy_runner.contract import ContractError, PolicyContract
+from policy_runner.inference import InferenceError, InferenceLateError, Network
 from policy_runner.inputs import CloudSample, GoalSample, JointSample
+from policy_runner.joint_domain import JointDomain
+from policy_runner.latest_inputs import InputNeeds, LatestInputs
 from policy_runner.limiter import UserLimits, make_limiter, tightest_limits
+from policy_runner.loop_watch import LoopWatch
 from policy_runner.observation import ObservationBuilder
 from policy_runner.safety import ArmError, HoldReason, Mode, Supervisor
 from policy_runner.settings import RunnerSettings
+from policy_runner.stopping import Stopping
 
+Float32 = NDArray[np.float32]
 Float64 = NDArray[np.float64]
 
-START_TOLERANCE = 1e-3
-"""How far outside its limits a joint may be when the policy takes command, as a share of its range."""
+SATURATION_WINDOW_S = 1.0
+
+HOMEWARD = frozenset(
+    {
+        HoldReason.CLOUD_STALE,
+        HoldReason.GOAL_MISSING,
+        HoldReason.DEADLINE_MISSED,
+        HoldReason.INFERENCE_LATE,
+        HoldReason.POLICY_FAULT,
+    }
+)
+"""Reasons after which a robot may go home: what failed is the policy, or what only the policy needs."""
 
 
-class Actor(Protocol):
-    """What the controller needs of `inference.Policy`."""
+class Actor(Network, Protocol):
+    """What the controller needs of `inference.InferenceThread`."""
 
-    contract: PolicyContract
-
-    def act(self, observation: Mapping[str, NDArray[np.float32]]) -> NDArray[np.float32]:
-        """Return the action (num_joints,) in [-1, 1], or raise."""
+    @property
+    def ready(self) -> bool:
+        """Whether it can take an observation now."""
         ...
 
 
@@ -43,6 +59,15 @@ class Command:
     """(num_joints,) positions, velocities or efforts, by the contract's action mode."""
     stamp_ns: int
     """Stamp of the oldest input that it was computed from; 0 for a command that holds."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CommandTopic:
+    """Who else is there on the topic of our commands."""
+
+    listeners: int
+    others: tuple[str, ...] = ()
+    """Names of the other nodes that publish on it."""
 
 
 class Controller:
@@ -57,38 +82,60 @@ class Controller:
         settings: RunnerSettings,
         *,
         user_limits: Mapping[str, UserLimits] | None = None,
-        clock: Callable[[], float] = time.monotonic,
+        home_position: Mapping[str, float] | None = None,
+        clock: Callable[[], float] = boottime_s,
     ) -> None:
         """Start idle.
 
+        user_limits: by joint, on top of the contract's; home_position: by joint [rad or m], see `Stopping`.
+
         Raises:
             ContractError: an observation term does not fit the robot.
-            LimitError: the limits leave a joint no room.
+            LimitError: the limits leave a joint no room, or home is outside of them.
+            SettingsError: the stop mode does not fit the commands.
         """
         contract = policy.contract
-        self._policy, self._clock = policy, clock
+        dt_s = settings.control_dt_s(contract)
+        joint_state_timeout_s = settings.joint_state_timeout(contract)
+        self._policy, self._settings, self._clock = policy, settings, clock
         self._builder = ObservationBuilder(contract)
-        self._dt_s = settings.control_dt_s(contract)
-        self._cloud_timeout_s = settings.cloud_timeout(contract)
-        self._joint_state_timeout_s = settings.joint_state_timeout(contract)
-        self._max_skew_s = settings.max_input_skew_s or math.inf
-        self._deadline_miss_limit = settings.deadline_miss_limit
-        self._limits = tightest_limits(contract.action, user_limits or {})
-        self._limiter = make_limiter(
-            contract.action, self._limits, control_dt_s=self._dt_s, stop_time_s=settings.stop_time_s
+        self._inputs = LatestInputs(
+            InputNeeds(
+                cloud=self._builder.needs_cloud,
+                goal=self._builder.goal_frame is not None,
+                joint_state_timeout_s=joint_state_timeout_s,
+                cloud_timeout_s=settings.cloud_timeout(contract),
+                max_skew_s=settings.max_input_skew_s or math.inf,
+            )
         )
+        limits = tightest_limits(contract.action, user_limits or {})
+        self._domain = JointDomain(
+            contract.action.joint_names,
+            limits,
+            contract.default_joint_pos,
+            margin=settings.joint_limit_margin,
+            max_jump=settings.max_joint_jump,
+            max_start_distance=settings.max_start_distance,
+            control_dt_s=dt_s,
+            longest_silence_s=joint_state_timeout_s,
+        )
+        self._limiter = make_limiter(
+            contract.action, limits, control_dt_s=dt_s, stop_time_s=settings.stop_time_s
+        )
+        self._stopping = Stopping(settings.stop_mode, self._limiter, limits, contract, home_position or {})
         self._supervisor = Supervisor(
             ramp_in_s=settings.ramp_in_s, restart_after_stale=settings.restart_after_stale
         )
-        self._joints: JointSample | None = None
-        self._cloud: CloudSample | None = None
-        self._goal: GoalSample | None = None
-        self._previous_action = np.zeros(contract.action.size, np.float32)
-        self._misses_in_a_row = 0
-        self.ticks = 0
-        self.deadline_misses = 0
-        self.policy_error = ""
-        """Why the policy last failed; empty if it never did."""
+        self.loop = LoopWatch(period_s=dt_s, stall_s=joint_state_timeout_s)
+        self._topic: CommandTopic | None = None
+        self._previous_action: Float32 = np.zeros(contract.action.size, np.float32)
+        self._filtered: Float64 | None = None
+        self._cuts: deque[float] = deque(maxlen=max(round(SATURATION_WINDOW_S / dt_s), 1))
+        self._details: dict[HoldReason, str] = {}
+        self.observation: Mapping[str, Float32] | None = None
+        """What the policy saw last."""
+        self.raw_action: Float32 | None = None
+        """What the policy gave last, before filter and limits."""
 
     @property
     def contract(self) -> PolicyContract:
@@ -125,23 +172,50 @@ class Controller:
         """Whether nothing moves by our command: idle, or the last command was one of rest."""
         return self._limiter.at_rest
 
+    @property
+    def saturation(self) -> float:
+        """Share, in [0, 1], of the actions of the last second, joint by joint, that the limits had to cut."""
+        return sum(self._cuts) / len(self._cuts) if self._cuts else 0.0
+
+    @property
+    def policy_error(self) -> str:
+        """Why the policy last failed; empty if it never did."""
+        return self.detail(HoldReason.POLICY_FAULT)
+
+    def detail(self, reason: HoldReason | None) -> str:
+        """Return what is known of the last hold for this reason beyond its name; empty if nothing is."""
+        return self._details.get(reason, "") if reason else ""
+
     def ages_s(self) -> dict[str, float]:
         """Return how long ago the newest inputs came [s]; without those that never came."""
-        now_s = self._clock()
-        samples = {"joint_state": self._joints, "cloud": self._cloud}
-        return {name: now_s - sample.arrival_s for name, sample in samples.items() if sample is not None}
+        return self._inputs.ages_s(self._clock())
 
     def set_joints(self, sample: JointSample) -> None:
-        """Take a joint state; the newest wins."""
-        self._joints = sample
+        """Take a joint state; the newest wins. One that cannot follow the last one is a fault at once."""
+        last = self._inputs.joints
+        moving = self.mode is Mode.RUNNING or self._stopping.homing
+        if moving and last is not None and (jump := self._domain.jump(last, sample)):
+            self._details[HoldReason.JOINT_JUMP] = jump
+            self._supervisor.hold(HoldReason.JOINT_JUMP)
+        self._inputs.take_joints(sample)
 
     def set_cloud(self, sample: CloudSample) -> None:
         """Take a processed cloud; the newest wins."""
-        self._cloud = sample
+        self._inputs.take_cloud(sample)
 
     def set_goal(self, sample: GoalSample) -> None:
         """Take a goal; it stands until the next one."""
-        self._goal = sample
+        self._inputs.take_goal(sample)
+
+    def set_topic(self, topic: CommandTopic) -> None:
+        """Take what the graph says of the command topic."""
+        self._topic = topic
+        if topic.others:
+            self._details[HoldReason.OTHER_PUBLISHER] = f"commands also come from {', '.join(topic.others)}"
+
+    def note_clock_jump(self) -> None:
+        """Treat all inputs as stale at the next tick, because the clock of their stamps was set."""
+        self.loop.note_jump()
 
     def swap(self, policy: Actor) -> None:
         """Put another policy in place of this one, between two ticks, without a jump of the command.
@@ -165,13 +239,15 @@ class Controller:
         if self.mode is Mode.RUNNING:
             return
         now_s = self._clock()
-        fault = self.fault(now_s)
-        if fault is None and self._joints is not None:
-            self._check_start(self._joints.position)
-        self._supervisor.arm(now_s, fault=fault, at_rest=self.mode is Mode.IDLE or self._limiter.at_rest)
-        assert self._joints is not None  # else there was a fault
-        self._limiter.start(self._joints.position)
+        fault, joints = self.fault(now_s), self._inputs.joints
+        if fault is None and joints is not None:
+            self._check_start(joints.position)
+        at_rest = self.mode is Mode.IDLE or self._limiter.at_rest
+        self._supervisor.arm(now_s, fault=fault, at_rest=at_rest, detail=self.detail(fault))
+        assert joints is not None  # else there was a fault
+        self._limiter.start(joints.position)
         self._previous_action = np.zeros_like(self._previous_action)
+        self._filtered = None
 
     def disarm(self) -> None:
         """Take the command from the policy: decelerate and hold."""
@@ -186,87 +262,86 @@ class Controller:
         self._supervisor.reset_stop()
 
     def release(self) -> None:
-        """Command nothing until armed anew; a latched stop stays."""
+        """Command nothing until armed anew, and expect no ticks; a latched stop stays."""
         self._supervisor.release()
+        self.loop.rest()
 
     def fault(self, now_s: float | None = None) -> HoldReason | None:
-        """Return what is wrong with the inputs now, the gravest first; None if a policy may act on them."""
-        now_s = self._clock() if now_s is None else now_s
-        if self._is_stale(self._joints, now_s, self._joint_state_timeout_s):
-            return HoldReason.JOINT_STATE_STALE
-        if self._builder.needs_cloud and self._is_stale(self._cloud, now_s, self._cloud_timeout_s):
-            return HoldReason.CLOUD_STALE
-        if self._builder.goal_frame is not None and self._goal is None:
-            return HoldReason.GOAL_MISSING
-        if self._skew_s() > self._max_skew_s:
-            return HoldReason.INPUT_SKEW
-        if self._misses_in_a_row >= self._deadline_miss_limit:
+        """Return what is wrong now, the gravest first; None if a policy may act."""
+        if self._topic is not None and self._topic.others:
+            return HoldReason.OTHER_PUBLISHER
+        fault = self._inputs.fault(self._clock() if now_s is None else now_s)
+        if fault is not HoldReason.JOINT_STATE_STALE and self._is_outside():
+            return HoldReason.JOINT_JUMP
+        if fault is not None:
+            return fault
+        if self._topic is not None and not (self._topic.listeners or self._settings.arm_without_listener):
+            return HoldReason.NO_LISTENER
+        if not self._policy.ready:
+            return HoldReason.INFERENCE_LATE
+        if self.loop.misses_in_a_row >= self._settings.deadline_miss_limit:
             return HoldReason.DEADLINE_MISSED
         return None
 
     def tick(self) -> Command | None:
         """Compute the command of this control step, or None while idle."""
-        start_s = self._clock()
-        command = self._command(start_s)
-        self.ticks += 1
-        if self._clock() - start_s > self._dt_s:
-            self.deadline_misses += 1
-            self._misses_in_a_row += 1
-        else:
-            self._misses_in_a_row = 0
+        now_s = self._clock()
+        if self.loop.begin(now_s):
+            self._inputs.forget(now_s)
+            self._supervisor.update(now_s, fault=HoldReason.STALLED, at_rest=False)
+        fault = self.fault(now_s)
+        mode = self._supervisor.update(now_s, fault=fault, at_rest=self._limiter.at_rest)
+        command, failure = self._follow_policy(now_s) if mode is Mode.RUNNING else (None, None)
+        if failure is not None:
+            self._supervisor.update(now_s, fault=failure, at_rest=False)
+        self._cuts.append(float(self._limiter.cut.mean()) if command is not None else 0.0)
+        if command is None and self._supervisor.commanding:
+            command = self._hold(failure or fault)
+        self.loop.end(self._clock(), in_time=failure is not HoldReason.INFERENCE_LATE)
         return command
 
-    def _command(self, now_s: float) -> Command | None:
-        mode = self._supervisor.update(now_s, fault=self.fault(now_s), at_rest=self._limiter.at_rest)
-        if mode is Mode.RUNNING:
-            if (command := self._follow_policy(now_s)) is not None:
-                return command
-            mode = self._supervisor.update(now_s, fault=HoldReason.POLICY_FAULT, at_rest=False)
-        if not self._supervisor.commanding:
-            return None
-        return Command(values=self._limiter.brake().copy(), stamp_ns=0)
-
-    def _follow_policy(self, now_s: float) -> Command | None:
-        assert self._joints is not None  # else there was a fault
+    def _follow_policy(self, now_s: float) -> tuple[Command | None, HoldReason | None]:
+        joints = self._inputs.joints
+        assert joints is not None  # else there was a fault
         try:
-            inputs = self._builder.build(self._joints, self._cloud, self._goal, self._previous_action)
-            action = self._policy.act(inputs)
+            self.observation = self._builder.build(
+                joints, self._inputs.cloud, self._inputs.goal, self._previous_action
+            )
+            self.raw_action = action = self._policy.act(self.observation)
+            if not np.isfinite(action).all():
+                raise InferenceError(f"action is not finite: {action.tolist()}")
         except Exception as error:  # whatever a model does, the robot must still be brought to rest
-            self.policy_error = str(error)
-            return None
+            late = isinstance(error, InferenceLateError)
+            failure = HoldReason.INFERENCE_LATE if late else HoldReason.POLICY_FAULT
+            self._details[failure] = str(error)
+            return None, failure
         self._previous_action = action
         values = self._limiter.follow(
-            action.astype(np.float64), self._joints.position, self._supervisor.authority(now_s)
+            self._filter(action), joints.position, self._supervisor.authority(now_s)
         )
-        return Command(values=values.copy(), stamp_ns=self._oldest_stamp_ns())
+        return Command(values=values.copy(), stamp_ns=self._inputs.oldest_stamp_ns()), None
+
+    def _filter(self, action: Float32) -> Float64:
+        alpha, newest = self._settings.action_filter_alpha, action.astype(np.float64)
+        last = newest if self._filtered is None else self._filtered
+        self._filtered = last + alpha * (newest - last) if alpha < 1.0 else newest
+        return self._filtered
+
+    def _hold(self, fault: HoldReason | None) -> Command | None:
+        harmless = self.reason in HOMEWARD and (fault is None or fault in HOMEWARD)
+        may_go_home = harmless and self.mode is Mode.HOLDING
+        values = self._stopping.command(may_go_home=may_go_home)
+        return None if values is None else Command(values=values.copy(), stamp_ns=0)
 
     def _check_start(self, position: Float64) -> None:
-        slack = START_TOLERANCE * (self._limits.upper - self._limits.lower)
-        outside = (position < self._limits.lower - slack) | (position > self._limits.upper + slack)
-        if outside.any():
-            index = int(np.argmax(outside))
-            raise ArmError(
-                f"joint {self.contract.action.joint_names[index]!r} is at {position[index]:.4f}, outside "
-                f"[{self._limits.lower[index]:.4f}, {self._limits.upper[index]:.4f}]"
-            )
+        problem = self._domain.beyond_commands(position)
+        if not problem and self.mode is Mode.IDLE:  # later, the robot is where the policy has left it
+            problem = self._domain.far_from_start(position)
+        if problem:
+            raise ArmError(problem)
 
-    @staticmethod
-    def _is_stale(sample: JointSample | CloudSample | None, now_s: float, timeout_s: float) -> bool:
-        return sample is None or now_s - sample.arrival_s > timeout_s
-
-    def _skew_s(self) -> float:
-        """Return how much the stamps of cloud and joint state disagree with their arrivals [s].
-
-        Comparing with arrivals takes out the age that the older of the two has gained by waiting for the
-        tick.
-        """
-        if self._joints is None or self._cloud is None:
-            return 0.0
-        if not (self._joints.stamp_ns and self._cloud.stamp_ns):  # unstamped
-            return 0.0
-        by_stamp_s = (self._joints.stamp_ns - self._cloud.stamp_ns) * 1e-9
-        return abs(by_stamp_s - (self._joints.arrival_s - self._cloud.arrival_s))
-
-    def _oldest_stamp_ns(self) -> int:
-        samples = (self._joints, self._cloud if self._builder.needs_cloud else None)
-        return min(sample.stamp_ns for sample in samples if sample is not None)
+    def _is_outside(self) -> bool:
+        if self._inputs.joints is None or not (outside := self._domain.outside(self._inputs.joints.position)):
+            return False
+        self._details[HoldReason.JOINT_JUMP] = outside
+        return True

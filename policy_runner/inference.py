@@ -1,14 +1,18 @@
-"""Run a policy network on the CPU, one observation at a time."""
+"""Run a policy network on the CPU, one observation at a time, in a thread that nobody has to wait for."""
 
 from __future__ import annotations
 
+import queue
+import threading
 from collections.abc import Mapping
+from typing import Protocol
 
 import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from policy_runner.bundle import ACTIONS_OUTPUT, Bundle
+from policy_runner.bundle import ACTIONS_OUTPUT, Bundle, input_shapes
+from policy_runner.contract import PolicyContract
 
 Float32 = NDArray[np.float32]
 
@@ -20,12 +24,36 @@ class InferenceError(RuntimeError):
     """The network was given, or gave, what no command may be computed from."""
 
 
+class InferenceLateError(InferenceError):
+    """The network did not answer in time."""
+
+
+class Network(Protocol):
+    """Observation in, action out; see `Policy`."""
+
+    @property
+    def contract(self) -> PolicyContract:
+        """What goes in and what comes out."""
+        ...
+
+    @property
+    def digest(self) -> str:
+        """Of the bundle that it comes from."""
+        ...
+
+    def act(self, observation: Mapping[str, Float32]) -> Float32:
+        """Return the action (num_joints,) in [-1, 1], or raise."""
+        ...
+
+
 def open_session(model: bytes) -> onnxruntime.InferenceSession:
     """Open a model for inference on one CPU thread."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1  # these networks take microseconds: a second thread only adds jitter
     options.inter_op_num_threads = 1
     options.log_severity_level = 3  # errors; they are raised as well
+    # else bytes that look like onnxruntime's own format are taken for it, which nothing here has checked
+    options.add_session_config_entry("session.load_model_format", "ONNX")
     return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
 
@@ -36,6 +64,10 @@ class Policy:
         self.contract = bundle.contract
         self.digest = bundle.digest
         self._session = open_session(bundle.policy)
+        zeros = {
+            name: np.zeros((1, *shape), np.float32) for name, shape in input_shapes(bundle.contract).items()
+        }
+        self._session.run([ACTIONS_OUTPUT], zeros)  # the first run allocates, and takes longer than others
 
     def act(self, observation: Mapping[str, Float32]) -> Float32:
         """Compute the action for one observation.
@@ -58,3 +90,64 @@ class Policy:
         if np.abs(action).max() > 1.0 + ACTION_SLACK:
             raise InferenceError(f"action is not within [-1, 1]: {action.tolist()}")
         return np.clip(action, -1.0, 1.0)
+
+
+class InferenceThread:
+    """A network in a thread of its own: whoever asks it waits no longer than a budget, whatever it does."""
+
+    def __init__(self, network: Network, *, budget_s: float) -> None:
+        """Start the thread; `close` ends it."""
+        self.contract, self.digest = network.contract, network.digest
+        self._budget_s = budget_s
+        self._owes_answer = False
+        self._observations: queue.SimpleQueue[Mapping[str, Float32] | None] = queue.SimpleQueue()
+        self._answers: queue.SimpleQueue[Float32 | Exception] = queue.SimpleQueue()
+        # nothing of `self` goes in, so that a network that hangs for ever keeps no more than itself alive
+        arguments = (network, self._observations, self._answers)
+        threading.Thread(target=_answer, args=arguments, name="inference", daemon=True).start()
+
+    @property
+    def ready(self) -> bool:
+        """Whether the network is free, rather than still busy with an observation that nobody waits for."""
+        if self._owes_answer:
+            try:
+                self._answers.get_nowait()  # too late to be of use
+            except queue.Empty:
+                return False
+            self._owes_answer = False
+        return True
+
+    def act(self, observation: Mapping[str, Float32]) -> Float32:
+        """Return the action (num_joints,) in [-1, 1] for one observation; see `Policy.act`.
+
+        Raises:
+            InferenceLateError: there is no answer within the budget, or still none to an earlier observation.
+            Exception: what the network raised.
+        """
+        if not self.ready:
+            raise InferenceLateError("still busy with an earlier observation")
+        self._observations.put(observation)
+        try:
+            answer = self._answers.get(timeout=self._budget_s)
+        except queue.Empty:
+            self._owes_answer = True
+            raise InferenceLateError(f"no action within {self._budget_s:.4f} s") from None
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    def close(self) -> None:
+        """End the thread once it is free; does not wait for it."""
+        self._observations.put(None)
+
+
+def _answer(
+    network: Network,
+    observations: queue.SimpleQueue[Mapping[str, Float32] | None],
+    answers: queue.SimpleQueue[Float32 | Exception],
+) -> None:
+    while (observation := observations.get()) is not None:
+        try:
+            answers.put(network.act(observation))
+        except Exception as error:  # whatever it is, it is an answer
+            answers.put(error)

@@ -1,8 +1,7 @@
 """What the runner knows of the world at one instant: joints, cloud and goal, each with its two times.
 
-`stamp_ns` is what the sender wrote; it is compared with other stamps only. `arrival_s` is this machine's
-monotonic clock when the message came; staleness is judged by it alone, so that no clock step can hide a
-silent sensor.
+`stamp_ns` is what the sender wrote; it is compared with other stamps only. `arrival_s` is `clock.now_s` when
+the message came; staleness is judged by it alone, so that no clock step can hide a silent sensor.
 """
 
 from __future__ import annotations

@@ -17,6 +17,10 @@ from numpy.typing import NDArray
 from policy_runner.contract import ActionSpec
 
 Float64 = NDArray[np.float64]
+Bool = NDArray[np.bool_]
+
+CUT_TOLERANCE = 1e-9
+"""What round-off takes away is no cut [rad, m, N m or N]."""
 
 
 class LimitError(ValueError):
@@ -25,7 +29,7 @@ class LimitError(ValueError):
 
 @dataclass(frozen=True, kw_only=True)
 class UserLimits:
-    """What an operator allows one joint, on top of the contract; the defaults allow everything."""
+    """What an operator, or a URDF, allows one joint on top of the contract; the defaults allow everything."""
 
     min_position: float = -np.inf
     """[rad or m]."""
@@ -51,6 +55,23 @@ class JointLimits:
     """[rad/s^2 or m/s^2]; infinite where none is set."""
 
 
+def tighter(first: Mapping[str, UserLimits], second: Mapping[str, UserLimits]) -> dict[str, UserLimits]:
+    """Return what both allow, joint by joint."""
+    everything = UserLimits()
+    pairs = {
+        joint: (first.get(joint, everything), second.get(joint, everything)) for joint in {**first, **second}
+    }
+    return {
+        joint: UserLimits(
+            min_position=max(a.min_position, b.min_position),
+            max_position=min(a.max_position, b.max_position),
+            max_velocity=min(a.max_velocity, b.max_velocity),
+            max_acceleration=min(a.max_acceleration, b.max_acceleration),
+        )
+        for joint, (a, b) in pairs.items()
+    }
+
+
 def tightest_limits(action: ActionSpec, user: Mapping[str, UserLimits]) -> JointLimits:
     """Return the contract's limits, narrowed by the operator's, joint by joint.
 
@@ -70,7 +91,9 @@ def tightest_limits(action: ActionSpec, user: Mapping[str, UserLimits]) -> Joint
     upper = np.minimum(action.upper, [limits.max_position for limits in by_joint])
     for joint, low, high in zip(action.joint_names, lower, upper, strict=True):
         if not low < high:
-            raise LimitError(f"joint_limits.{joint}: no room between {low} and {high}, contract included")
+            raise LimitError(
+                f"joint_limits.{joint}: no room between {low} and {high}, contract and URDF included"
+            )
     return JointLimits(
         lower=lower,
         upper=upper,
@@ -97,9 +120,18 @@ class CommandLimiter(Protocol):
         """Return the next command on the way to rest, and the command of rest once there."""
         ...
 
+    def halt(self) -> Float64:
+        """Return the command of rest at once, whatever the acceleration."""
+        ...
+
     @property
     def at_rest(self) -> bool:
         """Whether the last command was one of rest."""
+        ...
+
+    @property
+    def cut(self) -> Bool:
+        """Which joints (num_joints,) the last `follow` gave less than the action asked for."""
         ...
 
 
@@ -144,10 +176,25 @@ class PositionLimiter:
         self._motion.brake()
         return self._motion.position
 
+    def halt(self) -> Float64:
+        """Return the last positions (num_joints,) [rad or m] once more."""
+        self._motion.halt()
+        return self._motion.position
+
+    def approach(self, target: Float64, authority: float) -> Float64:
+        """Return positions (num_joints,) [rad or m] on the way to a place, as gently as braking is."""
+        self._motion.approach(target, authority)
+        return self._motion.position
+
     @property
     def at_rest(self) -> bool:
         """Whether the commanded position stood still in the last step."""
         return self._motion.at_rest
+
+    @property
+    def cut(self) -> Bool:
+        """Which joints (num_joints,) moved less far than the action asked for."""
+        return self._motion.cut
 
 
 class VelocityLimiter:
@@ -173,10 +220,20 @@ class VelocityLimiter:
         self._motion.brake()
         return self._motion.step / self._dt_s
 
+    def halt(self) -> Float64:
+        """Return zero."""
+        self._motion.halt()
+        return self._motion.step
+
     @property
     def at_rest(self) -> bool:
         """Whether the last command was zero."""
         return self._motion.at_rest
+
+    @property
+    def cut(self) -> Bool:
+        """Which joints (num_joints,) move less fast than the action asked for."""
+        return self._motion.cut
 
 
 class EffortLimiter:
@@ -186,6 +243,8 @@ class EffortLimiter:
         self._offset, self._scale = np.array(action.offset), np.array(action.scale)
         self._decay = (np.abs(self._offset) + np.abs(self._scale)) * control_dt_s / stop_time_s
         self._effort = np.zeros(action.size)
+        self.cut: Bool = np.zeros(action.size, np.bool_)
+        """Which joints the last `follow` gave less effort than the action asked for."""
 
     def start(self, measured: Float64) -> None:
         """Begin with zero effort."""
@@ -194,11 +253,17 @@ class EffortLimiter:
     def follow(self, action: Float64, measured: Float64, authority: float) -> Float64:
         """Return efforts (num_joints,) [N m or N]."""
         self._effort = authority * (self._offset + self._scale * np.clip(action, -1.0, 1.0))
+        self.cut = np.abs(self._offset + self._scale * action - self._effort) > CUT_TOLERANCE
         return self._effort
 
     def brake(self) -> Float64:
         """Return efforts (num_joints,) [N m or N] that go down to zero."""
         self._effort = np.sign(self._effort) * np.maximum(np.abs(self._effort) - self._decay, 0.0)
+        return self._effort
+
+    def halt(self) -> Float64:
+        """Return zero effort."""
+        self._effort = np.zeros_like(self._effort)
         return self._effort
 
     @property
@@ -221,6 +286,7 @@ class _Motion:
         self._stop_change = np.minimum(self._max_change, self._max_step * control_dt_s / stop_time_s)
         self.position = np.zeros_like(self._max_step)
         self.step = np.zeros_like(self._max_step)
+        self.cut: Bool = np.zeros(self._max_step.shape, np.bool_)
 
     def start(self, position: Float64) -> None:
         self.position = np.clip(position, self._limits.lower, self._limits.upper)
@@ -228,14 +294,21 @@ class _Motion:
 
     def advance(self, step: Float64, authority: float) -> None:
         """Move by `step`, or as near to that as the limits allow."""
-        top = authority * self._max_step
-        step = np.clip(step, -top, top)
-        self._apply(np.clip(step, self.step - self._max_change, self.step + self._max_change))
+        self._advance(step, authority, self._max_change)
+        self.cut = np.abs(step - self.step) > CUT_TOLERANCE
 
     def advance_to(self, target: Float64, authority: float) -> None:
         """Move towards `target`, no faster than allows to stop there."""
-        distance = np.clip(target, self._limits.lower, self._limits.upper) - self.position
-        self.advance(np.sign(distance) * _stoppable(np.abs(distance), self._max_change), authority)
+        self._advance(self._step_to(target, self._max_change), authority, self._max_change)
+        self.cut = np.abs(target - self.position) > CUT_TOLERANCE
+
+    def approach(self, target: Float64, authority: float) -> None:
+        """Move towards `target` with no more acceleration than braking takes."""
+        self._advance(self._step_to(target, self._stop_change), authority, self._stop_change)
+
+    def halt(self) -> None:
+        """Stand still from now on."""
+        self.step = np.zeros_like(self.step)
 
     def brake(self) -> None:
         """Slow down; the joints that are fast and those that are slow decelerate alike."""
@@ -244,6 +317,15 @@ class _Motion:
     @property
     def at_rest(self) -> bool:
         return not self.step.any()
+
+    def _step_to(self, target: Float64, change: Float64) -> Float64:
+        distance = np.clip(target, self._limits.lower, self._limits.upper) - self.position
+        return np.sign(distance) * _stoppable(np.abs(distance), change)
+
+    def _advance(self, step: Float64, authority: float, change: Float64) -> None:
+        top = authority * self._max_step
+        step = np.clip(step, -top, top)
+        self._apply(np.clip(step, self.step - change, self.step + change))
 
     def _apply(self, step: Float64) -> None:
         low, high = self._limits.lower, self._limits.upper

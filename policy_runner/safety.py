@@ -83,10 +83,11 @@ class Supervisor:
         self.holds: Counter[HoldReason] = Counter()
         """How often each reason has taken the command from the policy."""
 
-    def arm(self, now_s: float, *, fault: HoldReason | None, at_rest: bool) -> None:
+    def arm(self, now_s: float, *, fault: HoldReason | None, at_rest: bool, detail: str = "") -> None:
         """Put the policy in command; nothing changes where it is already.
 
-        fault: what is wrong at this moment, if anything; at_rest: whether the last command was one of rest.
+        fault: what is wrong at this moment, if anything, and detail: how one can tell; at_rest: whether the
+        last command was one of rest.
 
         Raises:
             ArmError: the stop is latched, something is wrong, or the robot still decelerates.
@@ -96,9 +97,9 @@ class Supervisor:
         if self.mode is Mode.RUNNING:
             return
         if fault is not None:
-            raise ArmError(fault.value)
+            raise ArmError(f"{fault.value}: {detail}" if detail else fault.value)
         if not at_rest:
-            raise ArmError("still decelerating")
+            raise ArmError("still decelerating, or on the way home")
         self._run(now_s)
 
     def disarm(self) -> None:
@@ -107,6 +108,11 @@ class Supervisor:
             self._hold(HoldReason.DISARMED)
         elif self.mode is Mode.HOLDING:  # nor may it come back by itself
             self.reason = HoldReason.DISARMED
+
+    def hold(self, reason: HoldReason) -> None:
+        """Take the command from the policy, or go on holding for another reason."""
+        if self.mode in (Mode.RUNNING, Mode.HOLDING):
+            self._hold(reason)
 
     def stop(self) -> None:
         """Hold, and stay so until `reset_stop`."""

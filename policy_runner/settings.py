@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
@@ -123,7 +124,8 @@ class RunnerSettings:
     )
     max_start_distance: float = _setting(
         1.0,
-        "Refuse to arm where a joint is further from the policy's start pose [rad or m].",
+        "Refuse to arm for the first time where a joint is further from the policy's start pose [rad or m]; "
+        "after a hold, a policy goes on from wherever it had come to.",
         low=0.0,
         high=100.0,
     )
@@ -198,7 +200,9 @@ class RunnerSettings:
             if meta["low"] is not None and not meta["low"] <= value <= meta["high"]:
                 bounds = f"[{meta['low']}, {meta['high']}]"
                 raise SettingsError(f"{setting.name}: must be in {bounds}, got {value}")
-        if len(self.cloud_extrinsics) != 7 or not 0.99 < sum(v * v for v in self.cloud_extrinsics[3:]) < 1.01:
+        finite = all(math.isfinite(v) for v in self.cloud_extrinsics)
+        unit = 0.99 < sum(v * v for v in self.cloud_extrinsics[3:]) < 1.01
+        if not (len(self.cloud_extrinsics) == 7 and finite and unit):
             raise SettingsError(
                 "cloud_extrinsics: expected x y z and a unit quaternion x y z w, "
                 f"got {list(self.cloud_extrinsics)}"
@@ -242,7 +246,7 @@ def user_limits_from(values: Mapping[str, Any]) -> dict[str, UserLimits]:
     """Build the operator's limits from parameter values, each named `<joint>.<limit>`.
 
     Raises:
-        SettingsError: a limit is unknown or no number.
+        SettingsError: a limit is unknown or no finite number.
     """
     known = [limit.name for limit in fields(UserLimits)]
     by_joint: dict[str, dict[str, float]] = {}
@@ -250,8 +254,24 @@ def user_limits_from(values: Mapping[str, Any]) -> dict[str, UserLimits]:
         joint, _, limit = name.rpartition(".")  # joint names may have dots of their own
         if not joint or limit not in known:
             raise SettingsError(f"unknown parameter 'joint_limits.{name}'{_suggestion(limit, known)}")
-        by_joint.setdefault(joint, {})[limit] = _converted(f"joint_limits.{name}", value, 0.0)
+        by_joint.setdefault(joint, {})[limit] = _finite(f"joint_limits.{name}", value)
     return {joint: UserLimits(**limits) for joint, limits in by_joint.items()}
+
+
+def home_position_from(values: Mapping[str, Any]) -> dict[str, float]:
+    """Build the home position [rad or m] from parameter values, each named by its joint.
+
+    Raises:
+        SettingsError: a value is no finite number.
+    """
+    return {joint: _finite(f"home_position.{joint}", value) for joint, value in values.items()}
+
+
+def _finite(name: str, value: Any) -> float:
+    number = _converted(name, value, 0.0)
+    if not math.isfinite(number):
+        raise SettingsError(f"{name}: must be finite, got {number}")
+    return number
 
 
 def _converted(name: str, value: Any, default: Any) -> Any:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 from typing import Any, cast
 
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import PointCloud2
 
+from policy_runner.clock import now_s
 from policy_runner.cloud_worker import CloudDrop, CloudWorker, pose_matrix
 from policy_runner.contract import PointCloudSpec
 from policy_runner.inputs import CloudSample
@@ -60,5 +60,5 @@ class CloudInput:
             cast(CloudLike, message),
             frame=header.frame_id,
             stamp_ns=messages.to_ns(header.stamp),
-            arrival_s=time.monotonic(),
+            arrival_s=now_s(),
         )

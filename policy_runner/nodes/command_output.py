@@ -1,4 +1,4 @@
-"""Commands on their way out: one publisher, of the type that the robot's controller takes."""
+"""Commands on their way out: a publisher of the type that the robot's controller takes, and who else is there."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from std_msgs.msg import Float64MultiArray
 from trajectory_msgs.msg import JointTrajectory
 
 from policy_runner.contract import PolicyContract
-from policy_runner.controller import Command
+from policy_runner.controller import Command, CommandTopic
 from policy_runner.nodes import messages
 from policy_runner.settings import RunnerSettings, SettingsError
 
@@ -52,6 +52,10 @@ class CommandOutput:
         """Publish one command."""
         self._publisher.publish(self._message(command))
 
+    def topic(self) -> CommandTopic:
+        """Return what the graph knows of the topic. A process that was killed stays in it for some seconds."""
+        return CommandTopic(listeners=self._publisher.get_subscription_count(), others=self._others())
+
     def wait_until_delivered(self) -> None:
         """Give the last command time to arrive."""
         self._publisher.wait_for_all_acked(Duration(seconds=DELIVERY_S))
@@ -59,6 +63,16 @@ class CommandOutput:
     def close(self) -> None:
         """Take the publisher out of the graph."""
         self._node.destroy_publisher(self._publisher)
+
+    def _others(self) -> tuple[str, ...]:
+        topic, own = self._publisher.topic_name, self._node.get_fully_qualified_name()
+        if self._node.count_publishers(topic) <= 1:  # ours; the question who they are takes ten times as long
+            return ()
+        endpoints = self._node.get_publishers_info_by_topic(topic)
+        names = [f"{end.node_namespace.rstrip('/')}/{end.node_name}" for end in endpoints]
+        if own in names:
+            names.remove(own)  # once: there may be another node of our name
+        return tuple(sorted(names))
 
     def _message(self, command: Command) -> JointTrajectory | Float64MultiArray | JointState:
         if self._command_type == "commands":

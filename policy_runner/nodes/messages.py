@@ -8,7 +8,7 @@ import numpy as np
 from builtin_interfaces.msg import Duration, Time
 from numpy.typing import NDArray
 from sensor_msgs.msg import JointState, PointCloud2, PointField
-from std_msgs.msg import Float64MultiArray, Header
+from std_msgs.msg import Float32MultiArray, Float64MultiArray, Header
 from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 
 from policy_runner.contract import ActionSpec
@@ -55,6 +55,11 @@ def joint_command(command: Command, action: ActionSpec) -> JointState:
     message = JointState(header=Header(stamp=to_time(command.stamp_ns)), name=list(action.joint_names))
     setattr(message, quantity(action), command.values.tolist())
     return message
+
+
+def float32_array(values: NDArray[np.float32]) -> Float32MultiArray:
+    """Return only the values, in order."""
+    return Float32MultiArray(data=values.ravel().tolist())
 
 
 def point_cloud(points: NDArray[np.float32], *, frame: str, stamp_ns: int) -> PointCloud2:

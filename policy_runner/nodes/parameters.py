@@ -8,9 +8,10 @@ from typing import Any
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
 
 from policy_runner.limiter import UserLimits
-from policy_runner.settings import RunnerSettings, settings_from, user_limits_from
+from policy_runner.settings import RunnerSettings, home_position_from, settings_from, user_limits_from
 
-JOINT_LIMITS = "joint_limits"
+JOINT_LIMITS = "joint_limits."
+HOME_POSITION = "home_position."
 NOT_OURS = ("use_sim_time", "start_type_description_service", "qos_overrides.")
 """Beginnings of the names of the parameters that every rclpy node has."""
 
@@ -38,26 +39,30 @@ def declare_settings(node: Any) -> None:
 
 def read_settings(node: Any, changes: dict[str, Any] | None = None) -> RunnerSettings:
     """Return the settings by the node's parameters, with `changes` in place of what they name."""
-    values = {name: parameter.value for name, parameter in node.get_parameters_by_prefix("").items()}
-    values |= changes or {}
-    user_limits_from(_joint_limits(values))  # for its complaints
+    values = _values(node) | (changes or {})
+    user_limits_from(_below(JOINT_LIMITS, values))  # for their complaints
+    home_position_from(_below(HOME_POSITION, values))
+    by_joint = (JOINT_LIMITS, HOME_POSITION)
     return settings_from(
-        {
-            name: value
-            for name, value in values.items()
-            if not name.startswith((*NOT_OURS, f"{JOINT_LIMITS}."))
-        }
+        {name: value for name, value in values.items() if not name.startswith((*NOT_OURS, *by_joint))}
     )
 
 
 def read_user_limits(node: Any) -> dict[str, UserLimits]:
     """Return the operator's limits by joint, from parameters `joint_limits.<joint>.<limit>`."""
-    values = {name: parameter.value for name, parameter in node.get_parameters_by_prefix("").items()}
-    return user_limits_from(_joint_limits(values))
+    return user_limits_from(_below(JOINT_LIMITS, _values(node)))
 
 
-def _joint_limits(values: dict[str, Any]) -> dict[str, Any]:
-    prefix = f"{JOINT_LIMITS}."
+def read_home_position(node: Any) -> dict[str, float]:
+    """Return the home position by joint [rad or m], from parameters `home_position.<joint>`."""
+    return home_position_from(_below(HOME_POSITION, _values(node)))
+
+
+def _values(node: Any) -> dict[str, Any]:
+    return {name: parameter.value for name, parameter in node.get_parameters_by_prefix("").items()}
+
+
+def _below(prefix: str, values: dict[str, Any]) -> dict[str, Any]:
     return {name.removeprefix(prefix): value for name, value in values.items() if name.startswith(prefix)}
 
 

@@ -5,8 +5,9 @@
     active         the control loop ticks; commands flow once `~/arm` was called
 
 The executor is single-threaded: callbacks and ticks never overlap. Clouds are processed, and bundles are
-vetted, in threads beside it. The tick follows the node's clock, so `use_sim_time` works; staleness is judged
-by the monotonic clock alone.
+vetted, in threads beside it; the network runs in another one, for which a tick waits no longer than its
+budget. Ticks come by a clock that nobody sets, or by /clock where `use_sim_time` says so; staleness is judged
+by the former alone.
 """
 
 from __future__ import annotations
@@ -26,8 +27,9 @@ from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from geometry_msgs.msg import PoseStamped
 from rcl_interfaces.msg import SetParametersResult
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
-from rclpy.clock import Clock
+from rclpy.clock import Clock, JumpThreshold, TimeJump
 from rclpy.clock_type import ClockType
+from rclpy.duration import Duration
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.parameter import Parameter
@@ -39,24 +41,35 @@ from sensor_msgs.msg import JointState, PointCloud2
 from std_srvs.srv import SetBool, Trigger
 
 from policy_runner.bundle import Bundle, BundleError
-from policy_runner.contract import ContractError
+from policy_runner.clock import now_s
+from policy_runner.contract import ContractError, PolicyContract
 from policy_runner.controller import Controller
-from policy_runner.inference import Policy
+from policy_runner.inference import InferenceThread, Policy
 from policy_runner.inputs import CloudSample, GoalError, GoalSample, JointReader, JointStateError
-from policy_runner.limiter import LimitError
+from policy_runner.limiter import LimitError, UserLimits, tighter
 from policy_runner.nodes import messages
 from policy_runner.nodes.cloud_input import CloudInput
 from policy_runner.nodes.command_output import CommandOutput
-from policy_runner.nodes.parameters import declare_settings, read_settings, read_user_limits
+from policy_runner.nodes.debug_output import DebugOutput
+from policy_runner.nodes.parameters import (
+    declare_settings,
+    read_home_position,
+    read_settings,
+    read_user_limits,
+)
 from policy_runner.nodes.policy_loader import load, load_beside
 from policy_runner.nodes.status import runner_status
 from policy_runner.safety import ArmError, Mode
 from policy_runner.settings import RunnerSettings, SettingsError
 from policy_runner.transport import transport_of
+from policy_runner.urdf import UrdfError, urdf_limits
 
 NEWEST = QoSProfile(depth=1)
 NEWEST_BEST_EFFORT = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
 LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+
+CLOCK_JUMP_S = 1.0
+"""/clock may skip this much before that is a jump [s]; going back at all is one."""
 
 SUCCESS, FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
 
@@ -82,10 +95,12 @@ class PolicyRunner(LifecycleNode):
         self._state = "unconfigured"
         self._problem = ""
         self._controller: Controller | None = None
+        self._network: InferenceThread | None = None
         self._clouds: CloudInput | None = None
         self._joint_reader: JointReader | None = None
         self._inputs: list[Any] = []
         self._commands: CommandOutput | None = None
+        self._debug: DebugOutput | None = None
         self._timer: Any = None
         self._shown_cloud: CloudSample | None = None
         self._shown_status: tuple[object, ...] = ()
@@ -97,7 +112,16 @@ class PolicyRunner(LifecycleNode):
         self._status_publisher = self.create_publisher(DiagnosticStatus, "~/status", LATCHED)
         self._diagnostics_publisher = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
         self._points_publisher = self.create_publisher(PointCloud2, "~/policy_points", NEWEST_BEST_EFFORT)
-        self.create_timer(1.0, self._publish_diagnostics, clock=Clock(clock_type=ClockType.STEADY_TIME))
+        self._steady_clock = Clock(clock_type=ClockType.STEADY_TIME)
+        self.create_timer(1.0, self._publish_diagnostics, clock=self._steady_clock)
+        self._jump_handle = (
+            self.get_clock().create_jump_callback(  # of /clock; there is none where it is not used
+                JumpThreshold(
+                    min_forward=Duration(seconds=CLOCK_JUMP_S), min_backward=Duration(nanoseconds=-1)
+                ),
+                post_callback=self._on_clock_jump,
+            )
+        )
         self.create_service(SetBool, "~/arm", self._on_arm)
         self.create_service(Trigger, "~/stop", self._on_stop)
         self.create_service(Trigger, "~/reset_stop", self._on_reset_stop)
@@ -119,7 +143,7 @@ class PolicyRunner(LifecycleNode):
         try:
             self._settings = read_settings(self)
             self._configure(self._settings, load(self._settings.policy, self._settings))
-        except (SettingsError, LimitError, BundleError, ContractError) as error:
+        except (SettingsError, LimitError, UrdfError, BundleError, ContractError) as error:
             self._take_down()
             self._enter("unconfigured", problem=str(error))
             self.get_logger().error(f"policy refused: {error}")
@@ -131,7 +155,13 @@ class PolicyRunner(LifecycleNode):
         """Start the control loop; nothing is commanded before `~/arm`."""
         assert self._controller is not None
         self._arm_pending = self._settings.arm_on_activate
-        self._timer = self.create_timer(self._settings.control_dt_s(self._controller.contract), self._tick)
+        # the system's clock may be set at any time: back, and a timer that follows it would be silent for long
+        by_sim_time = self.get_parameter("use_sim_time").value
+        self._timer = self.create_timer(
+            self._settings.control_dt_s(self._controller.contract),
+            self._tick,
+            clock=self.get_clock() if by_sim_time else self._steady_clock,
+        )
         self._enter("active")
         return super().on_activate(state)
 
@@ -164,7 +194,14 @@ class PolicyRunner(LifecycleNode):
     def _configure(self, settings: RunnerSettings, bundle: Bundle) -> None:
         contract = bundle.contract
         self._commands = CommandOutput(self, contract, settings)
-        self._controller = Controller(Policy(bundle), settings, user_limits=read_user_limits(self))
+        self._debug = DebugOutput(self) if settings.debug_topics else None
+        self._network = self._in_thread(Policy(bundle))
+        self._controller = Controller(
+            self._network,
+            settings,
+            user_limits=self._limits(settings, contract),
+            home_position=read_home_position(self),
+        )
         if self._stop_latched:
             self._controller.stop()
         self._joint_reader = JointReader(
@@ -179,6 +216,22 @@ class PolicyRunner(LifecycleNode):
         if self._controller.goal_frame is not None:
             self._inputs.append(self.create_subscription(PoseStamped, "~/goal", self._on_goal, NEWEST))
         self.get_logger().info(f"loaded policy {contract.policy_name!r} for task {contract.task!r}")
+
+    def _limits(self, settings: RunnerSettings, contract: PolicyContract) -> dict[str, UserLimits]:
+        user = read_user_limits(self)
+        if not settings.urdf:
+            return user
+        urdf = urdf_limits(
+            settings.urdf,
+            contract.action.joint_names,
+            margin=settings.joint_limit_margin,
+            velocity_scale=settings.velocity_scale,
+            acceleration_scale=settings.acceleration_scale,
+        )
+        return tighter(user, urdf)
+
+    def _in_thread(self, policy: Policy) -> InferenceThread:
+        return InferenceThread(policy, budget_s=self._settings.inference_budget(policy.contract))
 
     def _come_to_rest(self) -> None:
         """Publish at the control rate until the command is one of rest, then end the control loop."""
@@ -200,11 +253,11 @@ class PolicyRunner(LifecycleNode):
     def _take_down(self) -> None:
         for subscription in self._inputs:
             self.destroy_subscription(subscription)
-        if self._commands is not None:
-            self._commands.close()
-        if self._clouds is not None:
-            self._clouds.close()
-        self._inputs, self._commands, self._clouds = [], None, None
+        for part in (self._commands, self._debug, self._clouds, self._network):
+            if part is not None:
+                part.close()
+        self._inputs = []
+        self._commands = self._debug = self._clouds = self._network = None
         if self._controller is not None:
             self._stop_latched = self._controller.mode is Mode.STOPPED
         self._controller = self._joint_reader = None
@@ -224,7 +277,7 @@ class PolicyRunner(LifecycleNode):
                 message.position,
                 message.velocity,
                 stamp_ns=messages.to_ns(message.header.stamp),
-                arrival_s=time.monotonic(),
+                arrival_s=now_s(),
             )
         except JointStateError as error:
             self._drop("joint_state_bad", str(error))
@@ -259,6 +312,7 @@ class PolicyRunner(LifecycleNode):
     def _tick(self) -> None:
         controller = self._controller
         assert controller is not None and self._commands is not None
+        controller.set_topic(self._commands.topic())
         cloud = self._clouds.newest() if self._clouds is not None else None
         if cloud is not None:
             controller.set_cloud(cloud)
@@ -269,7 +323,13 @@ class PolicyRunner(LifecycleNode):
             self._commands.publish(command)
         if cloud is not None and cloud is not self._shown_cloud:
             self._show_cloud(cloud, controller)
+        if self._debug is not None and controller.mode is Mode.RUNNING:
+            self._debug.show(controller)
         self._publish_status()
+
+    def _on_clock_jump(self, _: TimeJump) -> None:
+        if self._controller is not None:
+            self._controller.note_clock_jump()
 
     def _try_pending_arm(self, controller: Controller) -> None:
         try:
@@ -293,6 +353,8 @@ class PolicyRunner(LifecycleNode):
             response.success, response.message = False, f"the node is {self._state}, not active"
         elif request.data:
             try:
+                if self._commands is not None:
+                    self._controller.set_topic(self._commands.topic())
                 self._controller.arm()
                 response.success, response.message = True, "armed"
             except ArmError as error:
@@ -343,10 +405,15 @@ class PolicyRunner(LifecycleNode):
             return False, f"refused: {outcome}"
         if self._controller is None:
             return False, "refused: the node was cleaned up meanwhile"
+        network = self._in_thread(outcome)
         try:
-            self._controller.swap(outcome)
+            self._controller.swap(network)
         except ContractError as error:
+            network.close()
             return False, f"refused: {error}"
+        if self._network is not None:
+            self._network.close()
+        self._network = network
         self._publish_status()
         return True, f"running {outcome.contract.policy_name!r}"
 

@@ -8,8 +8,12 @@ from diagnostic_msgs.msg import DiagnosticStatus, KeyValue
 
 from policy_runner.cloud_worker import CloudDrop
 from policy_runner.controller import Controller
+from policy_runner.loop_watch import LoopWatch
 from policy_runner.nodes.cloud_input import CloudInput
-from policy_runner.safety import HoldReason, Mode
+from policy_runner.safety import RECOVERABLE, HoldReason, Mode
+
+GRAVE = frozenset(HoldReason) - RECOVERABLE - {HoldReason.DISARMED, HoldReason.STOPPED}
+"""Reasons of holding that are errors: they do not pass by themselves, and no operator wanted them."""
 
 
 def runner_status(
@@ -37,10 +41,11 @@ def runner_status(
             "mode": controller.mode.value,
             "reason": controller.reason.value if controller.reason else "",
             "fault_now": fault.value if fault else "",
-            "ticks": controller.ticks,
-            "deadline_misses": controller.deadline_misses,
+            "detail": controller.detail(controller.reason),
             "policy_error": controller.policy_error,
+            "saturation": f"{controller.saturation:.3f}",
         }
+        values |= _loop_values(controller.loop)
         values |= {f"age_{input_}_s": f"{age_s:.3f}" for input_, age_s in controller.ages_s().items()}
         values |= {f"held_{reason.value}": controller.holds.get(reason, 0) for reason in HoldReason}
     if clouds is not None:
@@ -57,8 +62,19 @@ def runner_status(
     )
 
 
+def _loop_values(loop: LoopWatch) -> dict[str, object]:
+    values: dict[str, object] = {
+        "ticks": loop.ticks,
+        "stalls": loop.stalls,
+        "deadline_misses": loop.deadline_misses,
+    }
+    if times := loop.tick_times():
+        values |= {f"tick_{name}_ms": f"{1e3 * value:.3f}" for name, value in vars(times).items()}
+    return values
+
+
 def _level(problem: str, controller: Controller | None) -> bytes:
-    if problem or (controller is not None and controller.reason is HoldReason.POLICY_FAULT):
+    if problem or (controller is not None and controller.reason in GRAVE):
         return DiagnosticStatus.ERROR
     if controller is not None and controller.mode in (Mode.HOLDING, Mode.STOPPED):
         return DiagnosticStatus.WARN
@@ -71,8 +87,8 @@ def _message(state: str, problem: str, controller: Controller | None) -> str:
         parts.append(controller.mode.value)
         if controller.reason is not None and controller.reason.value != controller.mode.value:
             parts.append(controller.reason.value)
-        if controller.reason is HoldReason.POLICY_FAULT:
-            parts.append(controller.policy_error)
+        if detail := controller.detail(controller.reason):
+            parts.append(detail)
     if problem:
         parts.append(problem)
     return ": ".join(parts)

@@ -38,6 +38,7 @@ class FakePolicy:
         self.seen = []
         self.duration_s = 0.0
         self.clock = None
+        self.ready = True
 
     def act(self, observation):
         self.seen.append(observation)
@@ -167,7 +168,7 @@ def test_the_watchdog_cares_about_arrivals_and_not_about_stamps(bundles):
         for _ in range(10):
             bench.clock.now_s += DT
             bench.sense()
-            sample = bench.controller._cloud
+            sample = bench.controller._inputs.cloud
             bench.controller.set_cloud(replace(sample, stamp_ns=sample.stamp_ns + round(shift_s * 1e9)))
             bench.position = bench.controller.tick().values
         assert bench.controller.mode is Mode.RUNNING
@@ -177,7 +178,7 @@ def test_the_watchdog_cares_about_arrivals_and_not_about_stamps(bundles):
 def test_stamps_that_disagree_with_arrivals_are_a_fault_of_their_own(bench, shift_s):
     bench.armed().run(5)
     bench.sense()
-    sample = bench.controller._cloud
+    sample = bench.controller._inputs.cloud
     bench.controller.set_cloud(replace(sample, stamp_ns=sample.stamp_ns + round(shift_s * 1e9)))
     bench.controller.tick()
     assert bench.controller.reason is HoldReason.INPUT_SKEW
@@ -192,7 +193,7 @@ def test_a_slow_camera_is_no_skew_while_it_waits_for_the_tick(bench):
 
 def test_unstamped_inputs_are_not_compared(bench):
     bench.armed().run(5)
-    bench.controller.set_cloud(replace(bench.controller._cloud, stamp_ns=0))
+    bench.controller.set_cloud(replace(bench.controller._inputs.cloud, stamp_ns=0))
     assert bench.controller.fault() is None
 
 
@@ -230,7 +231,7 @@ def test_ticks_that_take_too_long_hold_after_as_many_as_allowed(bench):
     assert bench.controller.mode is Mode.RUNNING
     bench.run(1)
     assert bench.controller.reason is HoldReason.DEADLINE_MISSED
-    assert bench.controller.deadline_misses == 3
+    assert bench.controller.loop.deadline_misses == 3
 
 
 def test_a_tick_in_time_between_late_ones_starts_the_count_anew(bench):
@@ -239,7 +240,7 @@ def test_a_tick_in_time_between_late_ones_starts_the_count_anew(bench):
     for tick in range(12):
         bench.policy.duration_s = 0.0 if tick % 3 == 2 else 0.02
         bench.run(1)
-    assert bench.controller.mode is Mode.RUNNING and bench.controller.deadline_misses == 8
+    assert bench.controller.mode is Mode.RUNNING and bench.controller.loop.deadline_misses == 8
 
 
 def test_arming_names_the_input_that_is_missing(bench):
