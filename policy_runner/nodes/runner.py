@@ -114,14 +114,10 @@ class PolicyRunner(LifecycleNode):
         self._points_publisher = self.create_publisher(PointCloud2, "~/policy_points", NEWEST_BEST_EFFORT)
         self._steady_clock = Clock(clock_type=ClockType.STEADY_TIME)
         self.create_timer(1.0, self._publish_diagnostics, clock=self._steady_clock)
-        self._jump_handle = (
-            self.get_clock().create_jump_callback(  # of /clock; there is none where it is not used
-                JumpThreshold(
-                    min_forward=Duration(seconds=CLOCK_JUMP_S), min_backward=Duration(nanoseconds=-1)
-                ),
-                post_callback=self._on_clock_jump,
-            )
+        jumps = JumpThreshold(
+            min_forward=Duration(seconds=CLOCK_JUMP_S), min_backward=Duration(nanoseconds=-1)
         )
+        self._jump_handle = self.get_clock().create_jump_callback(jumps, post_callback=self._on_clock_jump)
         self.create_service(SetBool, "~/arm", self._on_arm)
         self.create_service(Trigger, "~/stop", self._on_stop)
         self.create_service(Trigger, "~/reset_stop", self._on_reset_stop)

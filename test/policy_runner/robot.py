@@ -60,7 +60,6 @@ SETTINGS = {
     "joint_state_timeout_s": 10.0,
     "max_input_skew_s": 0.0,
     "deadline_miss_limit": 1000,
-    "inference_budget_s": 10.0,
     "inference_budget_s": 5.0,
     "vet_timeout_s": 60.0,
 }
