@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import contextlib
-import inspect
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from policy_runner.bag import BagWriter
-from policy_runner.contract import ContractError
-from policy_runner.controller import CommandTopic, Controller
+from policy_runner.controller import CommandTopic
 from policy_runner.inference import InferenceError, InferenceLateError
 from policy_runner.inputs import CloudSample, GoalSample, JointSample
-from policy_runner.journal import Journal, points_of, read_journal
+from policy_runner.journal import Journal, read_journal
 from policy_runner.limiter import UserLimits
 from policy_runner.recording import RecordedController
-from policy_runner.replay import ReplayError, replay
+from policy_runner.repeat import repeat
 from policy_runner.safety import ArmError
 from policy_runner.settings import RunnerSettings
 
@@ -123,7 +121,7 @@ def networks(bundles):
 @pytest.mark.parametrize("seed", range(6))
 def test_a_run_of_random_inputs_and_faults_is_replayed_to_the_bit(bundles, tmp_path, seed):
     commands = record(bundles, tmp_path / "bag", seed)
-    outcome = replay(read_journal(tmp_path / "bag"), networks(bundles))
+    outcome = repeat(read_journal(tmp_path / "bag"), networks(bundles))
     assert outcome.first is None and outcome.differences == 0, outcome.first
     assert outcome.complete and outcome.missing == 0
     assert sum(outcome.modes.values()) == len(commands)
