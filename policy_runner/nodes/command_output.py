@@ -45,12 +45,14 @@ class CommandOutput:
         self._command_type, self._stamp_trajectory = command_type, settings.stamp_trajectory
         self._period_s = settings.control_dt_s(contract)
         self._node = node
-        message_type, topic = TYPES[command_type]
-        self._publisher = node.create_publisher(message_type, topic, NEWEST)
+        message_type, self.name = TYPES[command_type]
+        self._publisher = node.create_publisher(message_type, self.name, NEWEST)
 
-    def publish(self, command: Command) -> None:
-        """Publish one command."""
-        self._publisher.publish(self._message(command))
+    def publish(self, command: Command) -> JointTrajectory | Float64MultiArray | JointState:
+        """Publish one command; returns the message."""
+        message = self._message(command)
+        self._publisher.publish(message)
+        return message
 
     def topic(self) -> CommandTopic:
         """Return what the graph knows of the topic. A process that was killed stays in it for some seconds."""

@@ -58,6 +58,7 @@ from policy_runner.nodes.parameters import (
     read_user_limits,
 )
 from policy_runner.nodes.policy_loader import load, load_beside
+from policy_runner.nodes.recorder import NoRecorder, Recorder, open_recorder
 from policy_runner.nodes.status import runner_status
 from policy_runner.safety import ArmError, Mode
 from policy_runner.settings import RunnerSettings, SettingsError
@@ -101,6 +102,7 @@ class PolicyRunner(LifecycleNode):
         self._inputs: list[Any] = []
         self._commands: CommandOutput | None = None
         self._debug: DebugOutput | None = None
+        self._recorder: Recorder = NoRecorder()
         self._timer: Any = None
         self._shown_cloud: CloudSample | None = None
         self._shown_status: tuple[object, ...] = ()
@@ -192,7 +194,8 @@ class PolicyRunner(LifecycleNode):
         self._commands = CommandOutput(self, contract, settings)
         self._debug = DebugOutput(self) if settings.debug_topics else None
         self._network = self._in_thread(Policy(bundle))
-        self._controller = Controller(
+        self._recorder = open_recorder(self, contract, settings)
+        self._controller = self._recorder.controller(
             self._network,
             settings,
             user_limits=self._limits(settings, contract),
@@ -249,11 +252,12 @@ class PolicyRunner(LifecycleNode):
     def _take_down(self) -> None:
         for subscription in self._inputs:
             self.destroy_subscription(subscription)
-        for part in (self._commands, self._debug, self._clouds, self._network):
+        for part in (self._commands, self._debug, self._clouds, self._network, self._recorder):
             if part is not None:
                 part.close()
         self._inputs = []
         self._commands = self._debug = self._clouds = self._network = None
+        self._recorder = NoRecorder()
         if self._controller is not None:
             self._stop_latched = self._controller.mode is Mode.STOPPED
         self._controller = self._joint_reader = None
@@ -267,13 +271,15 @@ class PolicyRunner(LifecycleNode):
     def _on_joint_state(self, message: JointState) -> None:
         if self._controller is None or self._joint_reader is None:
             return
+        arrival_s = now_s()
+        self._recorder.message("joint_states", message, at_s=arrival_s)
         try:
             sample = self._joint_reader.read(
                 list(message.name),
                 message.position,
                 message.velocity,
                 stamp_ns=messages.to_ns(message.header.stamp),
-                arrival_s=now_s(),
+                arrival_s=arrival_s,
             )
         except JointStateError as error:
             self._drop("joint_state_bad", str(error))
@@ -283,6 +289,7 @@ class PolicyRunner(LifecycleNode):
     def _on_goal(self, message: PoseStamped) -> None:
         if self._controller is None:
             return
+        self._recorder.message("~/goal", message)
         frame = self._controller.goal_frame
         if message.header.frame_id != frame:
             self._drop("goal_wrong_frame", f"frame {message.header.frame_id!r}, expected {frame!r}")
@@ -316,7 +323,7 @@ class PolicyRunner(LifecycleNode):
             self._try_pending_arm(controller)
         command = controller.tick()
         if command is not None:
-            self._commands.publish(command)
+            self._recorder.message(self._commands.name, self._commands.publish(command))
         if cloud is not None and cloud is not self._shown_cloud:
             self._show_cloud(cloud, controller)
         if self._debug is not None and controller.mode is Mode.RUNNING:
@@ -392,6 +399,9 @@ class PolicyRunner(LifecycleNode):
             outcome = await load_beside(request.path, self._settings, self.executor)
             self._loading = False
             response.success, response.message = self._exchange(outcome)
+        self._recorder.remark(
+            "load_policy", path=request.path, success=response.success, message=response.message
+        )
         response.policy_name = self._controller.contract.policy_name if self._controller is not None else ""
         self.get_logger().info(f"load_policy {request.path!r}: {response.message}")
         return response
@@ -436,6 +446,7 @@ class PolicyRunner(LifecycleNode):
             drops=self._drops,
             last_drop=self._last_drop,
             transport=self._transport.found,
+            recording=self._recorder.status(),
         )
 
     def _publish_status(self) -> None:
@@ -446,6 +457,7 @@ class PolicyRunner(LifecycleNode):
             self._shown_status = news
             status = self._status()
             self._status_publisher.publish(status)
+            self._recorder.message("~/status", status)
             self.get_logger().info(status.message)
 
     def _publish_diagnostics(self) -> None:

@@ -26,12 +26,13 @@ def runner_status(
     drops: Mapping[str, int],
     last_drop: str,
     transport: str,
+    recording: Mapping[str, object],
 ) -> DiagnosticStatus:
     """Return level, one line of text, and every counter by name.
 
     state: of the lifecycle; problem: why the last transition failed, or empty; drops, last_drop: messages
     that were refused, clouds apart, by reason, and what was wrong with the last of them; transport: what is
-    known of the way that large messages take.
+    known of the way that large messages take; recording: what there is to say of it, by name.
     """
     values: dict[str, object] = {"state": state, "problem": problem, "transport": transport}
     if controller is not None:
@@ -53,6 +54,7 @@ def runner_status(
         values["last_dropped_cloud"] = clouds.last_drop
     values |= {f"dropped_{reason}": count for reason, count in drops.items()}
     values["last_dropped_message"] = last_drop
+    values |= recording
     return DiagnosticStatus(
         level=_level(problem, controller),
         name=name,
