@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from policy_runner.contract import ActionSpec
-from policy_runner.limiter import LimitError, UserLimits, make_limiter, tightest_limits
+from policy_runner.limiter import LimitError, UserLimits, make_limiter, tighter, tightest_limits
 
 DT = 0.02
 STOP_TIME = 0.2
@@ -184,3 +184,68 @@ def test_the_tightest_of_contract_and_user_wins_joint_by_joint():
 def test_limits_that_make_no_sense_are_refused_by_joint(user, message):
     with pytest.raises(LimitError, match=message):
         tightest_limits(ACTION, user)
+
+
+def test_of_two_sets_of_limits_the_tighter_one_holds_joint_by_joint():
+    user = {"a": UserLimits(min_position=-0.2, max_velocity=0.3), "b": UserLimits(max_acceleration=1.0)}
+    urdf = {"a": UserLimits(min_position=-0.4, max_position=0.1, max_velocity=0.2), "c": UserLimits()}
+    assert tighter(user, urdf) == {
+        "a": UserLimits(min_position=-0.2, max_position=0.1, max_velocity=0.2),
+        "b": UserLimits(max_acceleration=1.0),
+        "c": UserLimits(),
+    }
+    assert tighter(urdf, user) == tighter(user, urdf)
+
+
+@pytest.mark.parametrize("mode", ["position", "delta_position", "velocity", "effort"])
+def test_halting_is_rest_at_once(mode):
+    _, limiter = setup(mode, 1.0, lower=(-90.0,) * 3, upper=(90.0,) * 3)
+    limiter.start(np.zeros(3))
+    for _ in range(20):
+        last = limiter.follow(np.ones(3), np.zeros(3), 1.0).copy()
+    assert not limiter.at_rest
+    rest = limiter.halt().copy()
+    np.testing.assert_array_equal(rest, last if "position" in mode else np.zeros(3))
+    assert limiter.at_rest
+    np.testing.assert_array_equal(limiter.brake(), rest)
+
+
+@pytest.mark.parametrize("acceleration", [0.5, np.inf])
+def test_a_place_is_approached_with_a_share_of_the_speed_and_no_more_than_the_deceleration_of_braking(
+    acceleration,
+):
+    limits, limiter = setup("delta_position", acceleration)
+    start, target = np.array([-0.4, 0.15, -1.0]), np.array([0.6, 0.35, 1.5])
+    limiter.start(start)
+    path = [start]
+    while len(path) < 3 or not limiter.at_rest:
+        path.append(limiter.approach(target, 0.2).copy())
+        assert len(path) < 5000
+    velocity = np.diff(path, axis=0, prepend=[start]) / DT
+    change = np.abs(np.diff(velocity, axis=0, append=np.zeros((1, 3)))) / DT
+    np.testing.assert_allclose(path[-1], target, atol=1e-12)
+    assert (np.abs(velocity) <= 0.2 * limits.max_velocity * (1 + 1e-9)).all()
+    assert (change <= np.minimum(limits.max_velocity / STOP_TIME, acceleration) * (1 + 1e-6)).all()
+    assert (velocity >= -1e-12).all()
+
+
+@pytest.mark.parametrize("mode", ["position", "delta_position", "velocity", "effort"])
+def test_a_cut_is_told_for_each_joint_that_got_less_than_it_was_asked_for(mode):
+    limits, limiter = setup(mode, 5.0, offset=(0.0, 0.25, 0.0))
+    rng = np.random.default_rng(2)
+    position = np.array([0.0, 0.25, 0.0])
+    limiter.start(position)
+    seen = set()
+    for step in range(400):
+        act = rng.uniform(-1.2, 1.2, 3) * rng.choice([0.003, 0.1, 1.0])
+        before = position
+        command = limiter.follow(act, position, min(1.0, step / 50)).copy()
+        asked = np.array([0.0, 0.25, 0.0]) + np.array(ACTION.scale) * act
+        asked = asked + before if mode == "delta_position" else asked
+        np.testing.assert_array_equal(limiter.cut, np.abs(asked - command) > 1e-7)
+        seen.update(limiter.cut.tolist())
+        if "position" in mode:
+            position = command
+        elif mode == "velocity":
+            position = np.clip(position + command * DT, limits.lower, limits.upper)
+    assert seen == {True, False}

@@ -132,3 +132,29 @@ def test_no_sequence_of_events_runs_the_policy_with_a_fault_or_after_a_stop(seed
             getattr(supervisor, event)()
             stopped = event == "stop" or (stopped and event != "reset_stop")
         assert (supervisor.mode is Mode.STOPPED) == stopped
+
+
+def test_a_hold_may_be_given_another_reason_which_is_counted_as_well():
+    supervisor = armed(restart_after_stale=True)
+    supervisor.update(10.2, fault=STALE, at_rest=False)
+    supervisor.hold(HoldReason.JOINT_JUMP)
+    assert supervisor.reason is HoldReason.JOINT_JUMP
+    assert supervisor.holds == {STALE: 1, HoldReason.JOINT_JUMP: 1}
+    assert (
+        supervisor.update(10.4, fault=None, at_rest=True) is Mode.HOLDING
+    )  # that one does not pass by itself
+
+
+def test_a_reason_to_hold_neither_unlatches_a_stop_nor_makes_an_idle_runner_command():
+    supervisor = Supervisor(ramp_in_s=0.0, restart_after_stale=False)
+    supervisor.hold(STALE)
+    assert supervisor.mode is Mode.IDLE
+    supervisor.stop()
+    supervisor.hold(STALE)
+    assert supervisor.mode is Mode.STOPPED and supervisor.reason is HoldReason.STOPPED
+
+
+def test_refusing_to_arm_says_how_one_can_tell():
+    supervisor = Supervisor(ramp_in_s=0.0, restart_after_stale=False)
+    with pytest.raises(ArmError, match=r"^joint_jump: joint 'a' moved$"):
+        supervisor.arm(0.0, fault=HoldReason.JOINT_JUMP, at_rest=True, detail="joint 'a' moved")

@@ -10,7 +10,13 @@ import pytest
 import yaml
 
 from policy_runner.limiter import UserLimits
-from policy_runner.settings import RunnerSettings, SettingsError, settings_from, user_limits_from
+from policy_runner.settings import (
+    RunnerSettings,
+    SettingsError,
+    home_position_from,
+    settings_from,
+    user_limits_from,
+)
 
 CONFIG = Path(__file__).parents[2] / "config" / "runner.yaml"
 
@@ -49,6 +55,10 @@ def test_every_line_of_the_shipped_file_has_a_comment_above_it():
         ({"cloud_extrinsics": [0.0, 0.0, 0.0]}, "cloud_extrinsics: expected x y z and a unit quaternion"),
         ({"cloud_extrinsics": [0.0] * 7}, "cloud_extrinsics: expected x y z and a unit quaternion"),
         ({"cloud_extrinsics": [float("nan")] * 7}, "cloud_extrinsics: expected x y z and a unit quaternion"),
+        (
+            {"cloud_extrinsics": [float("inf"), 0, 0, 0, 0, 0, 1]},
+            "cloud_extrinsics: expected x y z and a unit",
+        ),
         ({"cloud_extrinsics": ["a"] * 7}, "cloud_extrinsics: expected tuple"),
         ({"policy_dirs": [1.0]}, "policy_dirs: expected tuple"),
         ({"policy_dirs": "/opt"}, "policy_dirs: expected tuple"),
@@ -93,8 +103,33 @@ def test_joint_limits_are_read_by_joint_also_where_names_have_dots():
         ),
         ({"max_velocity": 1.0}, "unknown parameter 'joint_limits.max_velocity'"),
         ({"a.max_velocity": "slow"}, "joint_limits.a.max_velocity: expected float, got 'slow'"),
+        ({"a.max_velocity": float("inf")}, "joint_limits.a.max_velocity: must be finite, got inf"),
+        ({"a.min_position": float("nan")}, "joint_limits.a.min_position: must be finite, got nan"),
     ],
 )
 def test_a_wrong_joint_limit_is_refused_by_name(values, message):
     with pytest.raises(SettingsError, match=message):
         user_limits_from(values)
+
+
+def test_no_number_may_be_infinite_or_none():
+    """Settings that are numbers are bounded, all of them."""
+    numbers = [s for s in fields(RunnerSettings) if isinstance(s.default, int | float) and s.type != "bool"]
+    assert len(numbers) > 10
+    for setting in numbers:
+        for value in (float("nan"), float("inf"), float("-inf")):
+            with pytest.raises(SettingsError, match=f"^{setting.name}: "):
+                settings_from({setting.name: value})
+
+
+def test_the_network_has_half_a_control_period_unless_it_is_given_more(bundles):
+    contract = bundles.contract()
+    assert RunnerSettings(rate_hz=50.0).inference_budget(contract) == pytest.approx(0.01)
+    assert RunnerSettings(inference_budget_s=0.3).inference_budget(contract) == 0.3
+
+
+def test_a_home_position_is_read_by_joint():
+    assert home_position_from({"arm.pan": 1, "b": -0.5}) == {"arm.pan": 1.0, "b": -0.5}
+    for value in ("up", True, float("nan"), float("inf")):
+        with pytest.raises(SettingsError, match=r"^home_position\.b: (expected float|must be finite), got"):
+            home_position_from({"b": value})

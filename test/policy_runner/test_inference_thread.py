@@ -1,0 +1,115 @@
+"""Whoever asks a network in its thread gets its answer, or none in time, and never waits for more."""
+
+from __future__ import annotations
+
+import gc
+import threading
+import weakref
+
+import numpy as np
+import pytest
+
+from policy_runner.inference import InferenceLateError, InferenceThread
+
+PATIENCE_S = 30.0
+
+
+class SlowNetwork:
+    """Answers with what it was asked, once it may; or raises what it is told to."""
+
+    contract, digest = "the contract", "the digest"
+
+    def __init__(self):
+        self.may_answer = threading.Event()
+        self.may_answer.set()
+        self.error = None
+        self.threads = set()
+
+    def act(self, observation):
+        self.threads.add(threading.current_thread())
+        assert self.may_answer.wait(PATIENCE_S)
+        if self.error is not None:
+            raise self.error
+        return observation["obs"]
+
+
+@pytest.fixture
+def network():
+    network = SlowNetwork()
+    yield network
+    network.may_answer.set()
+
+
+def ask(thread, value):
+    return float(thread.act({"obs": np.float32(value)}))
+
+
+def until(condition):
+    pause = threading.Event()
+    for _ in range(round(PATIENCE_S / 0.001)):
+        if condition():
+            return
+        pause.wait(0.001)
+    raise AssertionError("it never came true")
+
+
+def test_answers_are_those_of_the_network_from_one_thread_that_is_not_ours(network):
+    thread = InferenceThread(network, budget_s=PATIENCE_S)
+    assert [ask(thread, value) for value in range(100)] == list(range(100))
+    (other,) = network.threads
+    assert other is not threading.current_thread() and other.daemon
+    assert (thread.contract, thread.digest) == ("the contract", "the digest")
+    thread.close()
+    other.join(PATIENCE_S)
+    assert not other.is_alive()
+
+
+def test_a_network_that_takes_too_long_is_given_up_and_its_late_answer_is_never_used(network):
+    thread = InferenceThread(network, budget_s=0.01)
+    network.may_answer.clear()
+    with pytest.raises(InferenceLateError, match=r"no action within 0.0100 s"):
+        ask(thread, 1.0)
+    assert not thread.ready
+    with pytest.raises(InferenceLateError, match="still busy with an earlier observation"):
+        ask(thread, 2.0)
+    network.may_answer.set()
+    until(lambda: thread.ready)
+    thread._budget_s = PATIENCE_S
+    assert ask(thread, 3.0) == 3.0  # and neither 1 nor 2
+    thread.close()
+
+
+def test_what_the_network_raises_is_raised_here_and_it_goes_on(network):
+    thread = InferenceThread(network, budget_s=PATIENCE_S)
+    network.error = ZeroDivisionError("no")
+    with pytest.raises(ZeroDivisionError, match="no"):
+        ask(thread, 1.0)
+    network.error = None
+    assert thread.ready and ask(thread, 2.0) == 2.0
+    thread.close()
+
+
+def test_closing_does_not_wait_for_a_network_that_hangs(network):
+    thread = InferenceThread(network, budget_s=0.01)
+    network.may_answer.clear()
+    with pytest.raises(InferenceLateError):
+        ask(thread, 1.0)
+    thread.close()
+    (other,) = network.threads
+    assert other.is_alive()  # it still hangs
+    network.may_answer.set()
+    other.join(PATIENCE_S)
+    assert not other.is_alive()
+
+
+def test_a_closed_network_is_let_go_of():
+    network = SlowNetwork()
+    thread = InferenceThread(network, budget_s=PATIENCE_S)
+    ask(thread, 1.0)
+    (other,) = network.threads
+    gone = weakref.ref(network)
+    thread.close()
+    other.join(PATIENCE_S)
+    del network, thread, other
+    gc.collect()
+    assert gone() is None
