@@ -12,21 +12,23 @@ gives `actions` [1, num_joints] in [-1, 1]. Every model carries the contract as 
 `contract`. `golden.npz` holds the same inputs, K of them stacked, and the K expected `actions`.
 
 A bundle is input from elsewhere and is refused, with a `BundleError`, unless all of it is as said here. This
-module reads, hashes and compares; `model_check` looks into the models, and `vet` does that in a process of
-its own.
+module reads, hashes and compares; `model_check` and `golden` look into the models, and `vet` has them do so in
+a process of its own.
 """
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
 import stat
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from policy_runner.allowed import AllowedBundles
 from policy_runner.contract import ContractError, PolicyContract
 
 MANIFEST = "bundle.json"
@@ -43,11 +45,20 @@ GOLDEN_TOLERANCE = 1e-5
 """Largest difference between a golden action and what the runtime of this machine computes."""
 
 MAX_MANIFEST_BYTES = 1 << 20
-MAX_FILE_BYTES = 256 << 20
+MAX_FILE_BYTES = 64 << 20
+MAX_MESSAGE = 600
+"""Characters of a refusal, parts of which come out of the bundle."""
 
 
 class BundleError(ValueError):
-    """A bundle is refused; the message names the file, the field, what was expected and what was found."""
+    """A bundle is refused; the message names the file, the field, what was expected and what was found.
+
+    It is one line that steers no terminal, whatever the bundle put into it.
+    """
+
+    def __init__(self, message: str) -> None:
+        line = "".join(char if char.isprintable() else " " for char in message[: MAX_MESSAGE + 1])
+        super().__init__(line if len(line) <= MAX_MESSAGE else line[: MAX_MESSAGE - 1] + "…")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,10 +67,15 @@ class Bundle:
 
     path: Path
     contract: PolicyContract
+    manifest: bytes
+    """Contents of `bundle.json`."""
     files: Mapping[str, bytes]
-    """Contents by name, without the manifest."""
-    digest: str
-    """sha256 of the manifest. It holds the hashes of all files, so it stands for the whole bundle."""
+    """Contents of the other files by name."""
+
+    @property
+    def digest(self) -> str:
+        """sha256 of the manifest. It holds the hashes of all files, so it stands for the whole bundle."""
+        return hashlib.sha256(self.manifest).hexdigest()
 
     @property
     def policy(self) -> bytes:
@@ -76,10 +92,9 @@ def load_bundle(path: str | os.PathLike[str]) -> Bundle:
     Raises:
         BundleError: anything is not as the format says.
     """
-    from policy_runner.model_check import (
-        check_golden,
-        check_models,
-    )  # onnx and onnxruntime take a third of a second
+    # onnx and onnxruntime take a third of a second
+    from policy_runner.golden import check_golden
+    from policy_runner.model_check import check_models
 
     bundle = read_bundle(path)
     check_models(bundle)
@@ -87,29 +102,44 @@ def load_bundle(path: str | os.PathLike[str]) -> Bundle:
     return bundle
 
 
-def read_bundle(path: str | os.PathLike[str]) -> Bundle:
+def read_bundle(path: str | os.PathLike[str], allowed: AllowedBundles | None = None) -> Bundle:
     """Read every file once, compare its hash with the manifest, and parse the contract; models stay unopened.
 
+    allowed: which bundles are taken at all; None: any. What lies elsewhere is not even looked at.
+
     Raises:
-        BundleError: a file is missing, is not a plain file, is too large or has another hash; or the manifest
-            or the contract in it is not as it must be.
+        BundleError: the bundle is not allowed; a file is missing, is not a plain file, is too large or has
+            another hash; or the manifest or the contract in it is not as it must be.
     """
     folder = Path(path)
-    if not folder.is_dir():
-        raise BundleError(
-            f"{folder}: expected a folder with {MANIFEST}, found {'a file' if folder.exists() else 'nothing'}"
-        )
-    manifest_bytes = _read_plain_file(folder, MANIFEST, MAX_MANIFEST_BYTES)
-    contract, hashes = _parse_manifest(manifest_bytes)
+    if allowed is not None:
+        _refuse_for(allowed.folder_problem(_resolved(folder)))
+    descriptor = _open_folder(folder)
+    try:
+        if allowed is not None:  # once more, of what was opened: links may have been exchanged meanwhile
+            _refuse_for(allowed.folder_problem(Path(os.readlink(f"/proc/self/fd/{descriptor}"))))
+        manifest = _read_plain_file(descriptor, MANIFEST, MAX_MANIFEST_BYTES)
+        if allowed is not None:
+            _refuse_for(allowed.digest_problem(hashlib.sha256(manifest).hexdigest()))
+        return assemble(folder, manifest, lambda name: _read_plain_file(descriptor, name, MAX_FILE_BYTES))
+    finally:
+        os.close(descriptor)
+
+
+def assemble(path: Path, manifest: bytes, read: Callable[[str], bytes]) -> Bundle:
+    """Put a bundle together from its manifest and the files that it names, each read once and hashed.
+
+    Raises:
+        BundleError: a file has another hash, or the manifest is not as it must be.
+    """
+    contract, hashes = _parse_manifest(manifest)
     files = {}
     for name, expected in hashes.items():
-        files[name] = _read_plain_file(folder, name, MAX_FILE_BYTES)
+        files[name] = read(name)
         found = hashlib.sha256(files[name]).hexdigest()
         if found != expected:
             raise BundleError(f"{name}: sha256: expected {expected}, found {found}")
-    return Bundle(
-        path=folder, contract=contract, files=files, digest=hashlib.sha256(manifest_bytes).hexdigest()
-    )
+    return Bundle(path=path, contract=contract, manifest=manifest, files=files)
 
 
 def file_names(contract: PolicyContract) -> tuple[str, ...]:
@@ -148,22 +178,42 @@ def _parse_manifest(data: bytes) -> tuple[PolicyContract, dict[str, str]]:
     return contract, hashes
 
 
-def _read_plain_file(folder: Path, name: str, max_bytes: int) -> bytes:
+def _refuse_for(problem: str) -> None:
+    if problem:
+        raise BundleError(problem)
+
+
+def _resolved(folder: Path) -> Path:
+    try:
+        return Path(os.path.realpath(folder))
+    except ValueError as error:
+        raise BundleError(f"{folder}: not a path: {error}") from error
+
+
+def _open_folder(folder: Path) -> int:
+    """All files are read through this descriptor: out of one folder, even if its name comes to mean another."""
+    try:
+        return os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError as error:
+        found = {errno.ENOENT: "nothing", errno.ENOTDIR: "a file"}.get(error.errno or 0, error.strerror)
+        raise BundleError(f"{folder}: expected a folder with {MANIFEST}, found {found}") from error
+    except ValueError as error:
+        raise BundleError(f"{folder}: not a path: {error}") from error
+
+
+def _read_plain_file(folder: int, name: str, max_bytes: int) -> bytes:
     try:
         # O_NONBLOCK: opening a named pipe must not wait for its writer
-        descriptor = os.open(folder / name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    except OSError as error:
-        raise BundleError(f"{name}: cannot be read from {folder}: {error.strerror}") from error
-    try:
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode):
-            raise BundleError(f"{name}: expected a plain file")
-        if status.st_size > max_bytes:
-            raise BundleError(f"{name}: expected at most {max_bytes} bytes, found {status.st_size}")
-        with open(descriptor, "rb", closefd=False) as file:
+        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+        with open(os.open(name, flags, dir_fd=folder), "rb") as file:
+            status = os.fstat(file.fileno())
+            if not stat.S_ISREG(status.st_mode):
+                raise BundleError(f"{name}: expected a plain file")
+            if status.st_size > max_bytes:
+                raise BundleError(f"{name}: expected at most {max_bytes} bytes, found {status.st_size}")
             return file.read(max_bytes)
-    finally:
-        os.close(descriptor)
+    except OSError as error:
+        raise BundleError(f"{name}: cannot be read: {error.strerror}") from error
 
 
 def _difference(expected: Any, found: Any, where: str = "") -> str | None:

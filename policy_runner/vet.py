@@ -1,8 +1,12 @@
-"""Check a bundle in a process of its own, with bounded memory and time, before this process opens its models.
+"""Check a bundle in a process of its own, with bounded resources, before this process opens its models.
 
 Parsing and running a model from elsewhere can exhaust memory, hang or crash the process that does it. The
-child reads and checks the whole bundle; the parent then uses the bytes that it has read itself, and only if
-their digest is the one that the child has checked.
+parent reads the files once and hands these very bytes to the child, which opens no file of the bundle and knows
+no path to it; whatever happens to the folder meanwhile, what was checked is what is used.
+
+The child may not write more than a few lines, open more than a few files, outlive its time or, unless run by
+root, start other processes. It inherits next to no environment. Any end of it other than an orderly answer is a
+refusal.
 """
 
 from __future__ import annotations
@@ -15,17 +19,31 @@ import subprocess
 import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import IO
 
 import policy_runner
-from policy_runner.bundle import Bundle, BundleError, load_bundle, read_bundle
+from policy_runner.allowed import AllowedBundles
+from policy_runner.bundle import MANIFEST, POLICY, Bundle, BundleError, assemble, read_bundle
+from policy_runner.model_cost import ModelCost
+
+MAX_OUTPUT_BYTES = 1 << 16
+"""Of the child's answer, and of its complaints."""
+MAX_OPEN_FILES = 64
+
+_ENVIRONMENT = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+_INHERITED = ("LD_LIBRARY_PATH",)
+_PROGRAM = (
+    "import json, sys; sys.path[:] = json.loads(sys.argv[1]); "
+    "from policy_runner.vet import main; sys.exit(main(sys.argv[2]))"
+)
 
 
 @dataclass(frozen=True, kw_only=True)
 class VetLimits:
     """What the checking process may use."""
 
-    memory_bytes: int = 4 << 30
-    """Address space; the libraries alone take 0.2 GiB of it."""
+    memory_bytes: int = 1 << 30
+    """Address space; libraries and a small model take 0.3 GiB of it."""
     cpu_s: int = 10
     """Processor time [s]; a good bundle takes under one."""
     wall_s: float = 10.0
@@ -37,66 +55,130 @@ class VetLimits:
                 raise ValueError(f"{name} must be > 0, got {value}")
 
 
-def load_vetted(path: str | os.PathLike[str], limits: VetLimits | None = None) -> Bundle:
-    """Have a bundle checked by a child process, then read it.
+def load_vetted(
+    path: str | os.PathLike[str], limits: VetLimits | None = None, allowed: AllowedBundles | None = None
+) -> Bundle:
+    """Read a bundle and have what was read checked by a child process.
+
+    allowed: which bundles are taken at all; None: any.
 
     Raises:
-        BundleError: the bundle is refused, the check ran out of memory or time, or the files changed
-        meanwhile.
+        BundleError: the bundle is refused, or the check ran out of memory or time.
     """
-    limits = limits or VetLimits()
-    folder = Path(path).absolute()
-    bundle = read_bundle(folder)  # cheap, opens no model, and says at once what most often is wrong
-    package_folder = str(Path(policy_runner.__file__).parent.parent)
-    search_path = os.pathsep.join(filter(None, (package_folder, os.environ.get("PYTHONPATH"))))
-    try:
-        child = subprocess.run(
-            [
-                sys.executable,
-                "-m",
-                "policy_runner.vet",
-                str(folder),
-                str(limits.memory_bytes),
-                str(limits.cpu_s),
-            ],
-            env=dict(os.environ, PYTHONPATH=search_path),
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            timeout=limits.wall_s,
-            start_new_session=True,  # a Ctrl-C in the terminal is for the parent to handle
-        )
-    except subprocess.TimeoutExpired as error:
-        raise BundleError(f"{folder}: the check took longer than {limits.wall_s} s") from error
-    if child.returncode < 0:
-        name = signal.Signals(-child.returncode).name
-        raise BundleError(f"{folder}: the check was ended by {name}; limits: {limits}")
-    try:
-        verdict = json.loads(child.stdout)
-    except json.JSONDecodeError as error:
-        last_line = (child.stderr.decode(errors="replace").strip().splitlines() or ["no output"])[-1]
-        raise BundleError(f"{folder}: the check failed with code {child.returncode}: {last_line}") from error
-    if "refused" in verdict:
-        raise BundleError(verdict["refused"])
-    if verdict["digest"] != bundle.digest:
-        raise BundleError(f"{folder}: changed while it was checked")
+    bundle = read_bundle(path, allowed)  # opens no model, and says at once what most often is wrong
+    vet(bundle, limits)
     return bundle
 
 
-def main(arguments: list[str]) -> int:
-    """Check a bundle and print a JSON verdict; arguments: folder, memory [bytes], processor time [s]."""
-    folder, memory_bytes, cpu_s = arguments[0], int(arguments[1]), int(arguments[2])
-    resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
-    resource.setrlimit(resource.RLIMIT_CPU, (cpu_s, cpu_s + 1))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+def vet(bundle: Bundle, limits: VetLimits | None = None) -> ModelCost:
+    """Have a bundle checked by a child process; return what its policy takes there.
+
+    Raises:
+        BundleError: the bundle is refused, or the check ran out of memory or time.
+    """
+    match answer := _ask_child(bundle, limits or VetLimits()):
+        case {"refused": str(reason)}:
+            raise BundleError(reason)
+        case {"digest": bundle.digest, "open_s": float(open_s), "step_s": float(step_s)}:
+            return ModelCost(open_s=open_s, step_s=step_s)
+    raise BundleError(f"{bundle.path}: the check gave no verdict on {bundle.digest}: {answer}")
+
+
+def _ask_child(bundle: Bundle, limits: VetLimits) -> object:
+    # memory files instead of pipes: the child's limit on the size of files holds for them
+    with _memory_file("answer") as answer, _memory_file("complaints") as complaints:
+        child = subprocess.Popen(
+            [sys.executable, "-I", "-S", "-B", "-c", _PROGRAM, _search_path(), json.dumps(asdict(limits))],
+            env=_ENVIRONMENT | {name: os.environ[name] for name in _INHERITED if name in os.environ},
+            cwd="/",
+            stdin=subprocess.PIPE,
+            stdout=answer,
+            stderr=complaints,
+            start_new_session=True,  # a group of its own, to be ended as one; and Ctrl-C is for the parent
+        )
+        try:
+            child.communicate(_packed(bundle), timeout=limits.wall_s)
+        except subprocess.TimeoutExpired as error:
+            raise BundleError(f"{bundle.path}: the check took longer than {limits.wall_s} s") from error
+        finally:
+            if child.poll() is None:
+                os.killpg(child.pid, signal.SIGKILL)
+                child.communicate()
+        if child.returncode < 0:
+            name = signal.Signals(-child.returncode).name
+            raise BundleError(f"{bundle.path}: the check was ended by {name}; limits: {limits}")
+        try:
+            return json.loads(_content(answer))
+        except (ValueError, RecursionError) as error:
+            lines = _content(complaints).decode(errors="replace").strip().splitlines() or ["no output"]
+            code = child.returncode
+            raise BundleError(f"{bundle.path}: the check failed with code {code}: {lines[-1]}") from error
+
+
+def _memory_file(name: str) -> IO[bytes]:
+    return os.fdopen(os.memfd_create(name), "w+b")
+
+
+def _content(file: IO[bytes]) -> bytes:
+    file.seek(0)
+    return file.read(MAX_OUTPUT_BYTES)
+
+
+def _search_path() -> str:
+    """Where this process finds modules; the child, isolated, reads neither environment nor site folders for it."""
+    own = str(Path(policy_runner.__file__).parent.parent)
+    return json.dumps([own, *(entry for entry in sys.path if os.path.isabs(entry))])
+
+
+def _packed(bundle: Bundle) -> bytes:
+    """One line with the sizes of all files by name, then the files."""
+    contents = {MANIFEST: bundle.manifest, **bundle.files}
+    sizes = json.dumps({name: len(data) for name, data in contents.items()})
+    return b"".join([sizes.encode(), b"\n", *contents.values()])
+
+
+def _unpacked(file: IO[bytes]) -> Bundle:
+    files = {name: file.read(size) for name, size in json.loads(file.readline()).items()}
+    return assemble(Path("bundle"), files.pop(MANIFEST), files.__getitem__)
+
+
+def main(argument: str) -> int:
+    """Check the bundle that comes in by stdin and print a JSON verdict; argument: fields of `VetLimits` as JSON."""
+    limits = VetLimits(**json.loads(argument))
+    _confine(limits)
     try:
-        verdict = {"digest": load_bundle(folder).digest}
+        verdict = _verdict()
     except BundleError as error:
         verdict = {"refused": str(error)}
     except MemoryError:
-        verdict = {"refused": f"{folder}: the check needs more than {memory_bytes} bytes of memory"}
+        verdict = {"refused": f"the check needs more than {limits.memory_bytes} bytes of memory"}
     print(json.dumps(verdict))
     return 0
 
 
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+def _verdict() -> dict[str, object]:
+    from policy_runner.golden import check_golden
+    from policy_runner.model_check import check_models
+
+    _limit(resource.RLIMIT_NPROC, 0)  # only now: libraries may have started a thread of their own
+    bundle = _unpacked(sys.stdin.buffer)
+    check_models(bundle)
+    cost = check_golden(bundle)
+    if problem := cost.problem(bundle.contract.control_dt_s):
+        raise BundleError(f"{POLICY}: {problem}")
+    return {"digest": bundle.digest, **asdict(cost)}
+
+
+def _confine(limits: VetLimits) -> None:
+    _limit(resource.RLIMIT_AS, limits.memory_bytes)
+    _limit(resource.RLIMIT_CPU, limits.cpu_s)
+    _limit(resource.RLIMIT_FSIZE, MAX_OUTPUT_BYTES)
+    _limit(resource.RLIMIT_NOFILE, MAX_OPEN_FILES)
+    _limit(resource.RLIMIT_CORE, 0)
+    signal.setitimer(signal.ITIMER_REAL, limits.wall_s + 1.0)  # should the parent be gone by then
+
+
+def _limit(what: int, most: int) -> None:
+    hard = resource.getrlimit(what)[1]  # which nobody but root may raise
+    most = most if hard == resource.RLIM_INFINITY else min(most, hard)
+    resource.setrlimit(what, (most, most))
