@@ -5,50 +5,27 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
-from typing import Protocol
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from policy_runner.bundle import contract_difference
+from policy_runner.acting import Acting, Actor
 from policy_runner.clock import now_s as boottime_s
-from policy_runner.contract import ContractError, PolicyContract
-from policy_runner.inference import InferenceError, InferenceLateError, Network
+from policy_runner.contract import PolicyContract
+from policy_runner.inference import InferenceLateError
 from policy_runner.inputs import CloudSample, GoalSample, JointSample
 from policy_runner.joint_domain import JointDomain
 from policy_runner.latest_inputs import InputNeeds, LatestInputs
 from policy_runner.limiter import UserLimits, make_limiter, tightest_limits
 from policy_runner.loop_watch import LoopWatch
-from policy_runner.observation import ObservationBuilder
-from policy_runner.safety import ArmError, HoldReason, Mode, Supervisor
+from policy_runner.safety import HOMEWARD, ArmError, HoldReason, Mode, Supervisor
 from policy_runner.settings import RunnerSettings
 from policy_runner.stopping import Stopping
 
-Float32 = NDArray[np.float32]
 Float64 = NDArray[np.float64]
 
 SATURATION_WINDOW_S = 1.0
-
-HOMEWARD = frozenset(
-    {
-        HoldReason.CLOUD_STALE,
-        HoldReason.GOAL_MISSING,
-        HoldReason.DEADLINE_MISSED,
-        HoldReason.INFERENCE_LATE,
-        HoldReason.POLICY_FAULT,
-    }
-)
-"""Reasons after which a robot may go home: what failed is the policy, or what only the policy needs."""
-
-
-class Actor(Network, Protocol):
-    """What the controller needs of `inference.InferenceThread`."""
-
-    @property
-    def ready(self) -> bool:
-        """Whether it can take an observation now."""
-        ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,12 +74,12 @@ class Controller:
         contract = policy.contract
         dt_s = settings.control_dt_s(contract)
         joint_state_timeout_s = settings.joint_state_timeout(contract)
-        self._policy, self._settings, self._clock = policy, settings, clock
-        self._builder = ObservationBuilder(contract)
+        self._settings, self._clock = settings, clock
+        self.acting = Acting(policy, filter_alpha=settings.action_filter_alpha)
         self._inputs = LatestInputs(
             InputNeeds(
-                cloud=self._builder.needs_cloud,
-                goal=self._builder.goal_frame is not None,
+                cloud=self.acting.needs_cloud,
+                goal=self.acting.goal_frame is not None,
                 joint_state_timeout_s=joint_state_timeout_s,
                 cloud_timeout_s=settings.cloud_timeout(contract),
                 max_skew_s=settings.max_input_skew_s or math.inf,
@@ -128,29 +105,23 @@ class Controller:
         )
         self.loop = LoopWatch(period_s=dt_s, stall_s=joint_state_timeout_s)
         self._topic: CommandTopic | None = None
-        self._previous_action: Float32 = np.zeros(contract.action.size, np.float32)
-        self._filtered: Float64 | None = None
         self._cuts: deque[float] = deque(maxlen=max(round(SATURATION_WINDOW_S / dt_s), 1))
         self._details: dict[HoldReason, str] = {}
-        self.observation: Mapping[str, Float32] | None = None
-        """What the policy saw last."""
-        self.raw_action: Float32 | None = None
-        """What the policy gave last, before filter and limits."""
 
     @property
     def contract(self) -> PolicyContract:
         """Contract of the policy in place."""
-        return self._policy.contract
+        return self.acting.policy.contract
 
     @property
     def needs_velocity(self) -> bool:
         """Whether the policy sees joint velocities."""
-        return self._builder.needs_velocity
+        return self.acting.needs_velocity
 
     @property
     def goal_frame(self) -> str | None:
         """Frame of the goal that the policy sees; None where it sees none."""
-        return self._builder.goal_frame
+        return self.acting.goal_frame
 
     @property
     def mode(self) -> Mode:
@@ -224,11 +195,7 @@ class Controller:
             ContractError: it does not take the same inputs and give the same commands; the message names the
             field.
         """
-        own = self.contract
-        offered = replace(policy.contract, policy_name=own.policy_name, train=own.train)
-        if difference := contract_difference(own, offered):
-            raise ContractError(f"the policy in place cannot be exchanged while configured: {difference}")
-        self._policy = policy
+        self.acting.swap(policy)
 
     def arm(self) -> None:
         """Put the policy in command of the robot as it stands: commands begin at the measured position.
@@ -246,8 +213,7 @@ class Controller:
         self._supervisor.arm(now_s, fault=fault, at_rest=at_rest, detail=self.detail(fault))
         assert joints is not None  # else there was a fault
         self._limiter.start(joints.position)
-        self._previous_action = np.zeros_like(self._previous_action)
-        self._filtered = None
+        self.acting.begin()
 
     def disarm(self) -> None:
         """Take the command from the policy: decelerate and hold."""
@@ -277,7 +243,7 @@ class Controller:
             return fault
         if self._topic is not None and not (self._topic.listeners or self._settings.arm_without_listener):
             return HoldReason.NO_LISTENER
-        if not self._policy.ready:
+        if not self.acting.policy.ready:
             return HoldReason.INFERENCE_LATE
         if self.loop.misses_in_a_row >= self._settings.deadline_miss_limit:
             return HoldReason.DEADLINE_MISSED
@@ -304,28 +270,14 @@ class Controller:
         joints = self._inputs.joints
         assert joints is not None  # else there was a fault
         try:
-            self.observation = self._builder.build(
-                joints, self._inputs.cloud, self._inputs.goal, self._previous_action
-            )
-            self.raw_action = action = self._policy.act(self.observation)
-            if not np.isfinite(action).all():
-                raise InferenceError(f"action is not finite: {action.tolist()}")
+            action = self.acting.act(self._inputs)
         except Exception as error:  # whatever a model does, the robot must still be brought to rest
             late = isinstance(error, InferenceLateError)
             failure = HoldReason.INFERENCE_LATE if late else HoldReason.POLICY_FAULT
             self._details[failure] = str(error)
             return None, failure
-        self._previous_action = action
-        values = self._limiter.follow(
-            self._filter(action), joints.position, self._supervisor.authority(now_s)
-        )
+        values = self._limiter.follow(action, joints.position, self._supervisor.authority(now_s))
         return Command(values=values.copy(), stamp_ns=self._inputs.oldest_stamp_ns()), None
-
-    def _filter(self, action: Float32) -> Float64:
-        alpha, newest = self._settings.action_filter_alpha, action.astype(np.float64)
-        last = newest if self._filtered is None else self._filtered
-        self._filtered = last + alpha * (newest - last) if alpha < 1.0 else newest
-        return self._filtered
 
     def _hold(self, fault: HoldReason | None) -> Command | None:
         harmless = self.reason in HOMEWARD and (fault is None or fault in HOMEWARD)

@@ -54,6 +54,8 @@ class GoalSample:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "position", np.asarray(self.position, np.float64))
+        if self.position.shape != (3,):
+            raise GoalError(f"goal: expected x y z, got {self.position.tolist()}")
         if not np.isfinite(self.position).all():
             raise GoalError(f"goal is not finite: {self.position.tolist()}")
 

@@ -13,9 +13,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from policy_runner.acting import Actor
 from policy_runner.clock import now_s
 from policy_runner.contract import ContractError, PolicyContract
-from policy_runner.controller import Actor, Command, CommandTopic, Controller
+from policy_runner.controller import Command, CommandTopic, Controller
 from policy_runner.inference import InferenceLateError
 from policy_runner.inputs import CloudSample, GoalSample, JointSample
 from policy_runner.journal import FORMAT, Journal

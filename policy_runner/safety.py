@@ -60,6 +60,18 @@ RECOVERABLE = frozenset(
 """Reasons that pass by themselves; the others always need an operator."""
 
 
+HOMEWARD = frozenset(
+    {
+        HoldReason.CLOUD_STALE,
+        HoldReason.GOAL_MISSING,
+        HoldReason.DEADLINE_MISSED,
+        HoldReason.INFERENCE_LATE,
+        HoldReason.POLICY_FAULT,
+    }
+)
+"""Reasons after which a robot may go home: what failed is the policy, or what only the policy needs."""
+
+
 class ArmError(RuntimeError):
     """Why the policy may not take command now."""
 

@@ -7,8 +7,8 @@ from typing import Any
 from rclpy.qos import QoSProfile
 from std_msgs.msg import Float32MultiArray
 
+from policy_runner.acting import Acting
 from policy_runner.bundle import OBS_INPUT
-from policy_runner.controller import Controller
 from policy_runner.nodes import messages
 
 NEWEST = QoSProfile(depth=1)
@@ -23,12 +23,12 @@ class DebugOutput:
         self._observations = node.create_publisher(Float32MultiArray, "~/observation", NEWEST)
         self._actions = node.create_publisher(Float32MultiArray, "~/action_raw", NEWEST)
 
-    def show(self, controller: Controller) -> None:
-        """Publish what the controller's policy saw and gave last, before filter and limits."""
-        if controller.observation is not None and OBS_INPUT in controller.observation:
-            self._observations.publish(messages.float32_array(controller.observation[OBS_INPUT]))
-        if controller.raw_action is not None:
-            self._actions.publish(messages.float32_array(controller.raw_action))
+    def show(self, acting: Acting) -> None:
+        """Publish what the policy saw and gave last, before filter and limits."""
+        if acting.observation is not None and OBS_INPUT in acting.observation:
+            self._observations.publish(messages.float32_array(acting.observation[OBS_INPUT]))
+        if acting.raw_action is not None:
+            self._actions.publish(messages.float32_array(acting.raw_action))
 
     def close(self) -> None:
         """Take the publishers out of the graph."""

@@ -10,8 +10,9 @@ from typing import Any, Protocol
 
 from rclpy.serialization import serialize_message
 
+from policy_runner.acting import Actor
 from policy_runner.contract import PolicyContract
-from policy_runner.controller import Actor, Controller
+from policy_runner.controller import Controller
 from policy_runner.limiter import UserLimits
 from policy_runner.settings import RunnerSettings, SettingsError
 

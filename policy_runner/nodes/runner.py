@@ -327,7 +327,7 @@ class PolicyRunner(LifecycleNode):
         if cloud is not None and cloud is not self._shown_cloud:
             self._show_cloud(cloud, controller)
         if self._debug is not None and controller.mode is Mode.RUNNING:
-            self._debug.show(controller)
+            self._debug.show(controller.acting)
         self._publish_status()
 
     def _on_clock_jump(self, _: TimeJump) -> None:

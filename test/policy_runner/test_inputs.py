@@ -66,3 +66,8 @@ def test_a_refused_message_leaves_the_reader_usable():
 def test_a_goal_that_is_not_finite_is_refused():
     with pytest.raises(GoalError, match="not finite"):
         GoalSample(position=np.array([0.0, np.nan, 0.0]))
+
+
+def test_a_goal_that_is_no_point_is_refused():
+    with pytest.raises(GoalError, match=r"expected x y z, got \[\[1.0\]\]"):
+        GoalSample(position=np.array([[1.0]]))
