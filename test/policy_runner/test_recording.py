@@ -1,133 +1,172 @@
-"""What a controller was told and answered comes back from a bag bit for bit, and does the same again."""
+"""What a controller was told and answered comes back from a bag bit for bit, and makes it do the same again."""
 
 from __future__ import annotations
 
-import contextlib
+import inspect
 from dataclasses import replace
 
 import numpy as np
 import pytest
+from recorded_run import WildNetwork, altered, record, wild_networks
 
-from policy_runner.bag import BagWriter
-from policy_runner.controller import CommandTopic
-from policy_runner.inference import InferenceError, InferenceLateError
-from policy_runner.inputs import CloudSample, GoalSample, JointSample
-from policy_runner.journal import Journal, read_journal
-from policy_runner.limiter import UserLimits
+from policy_runner.bag import BagError
+from policy_runner.controller import Controller
+from policy_runner.journal import read_journal
 from policy_runner.recording import RecordedController
-from policy_runner.repeat import repeat
-from policy_runner.safety import ArmError
-from policy_runner.settings import RunnerSettings
+from policy_runner.repeat import RepeatError, repeat
 
-DT = 1.0 / 60.0
-NOT_DECIDING = {"ages_s", "detail", "fault"}
-"""Methods of a controller that only tell."""
+ONLY_TELLING = {"ages_s", "detail", "fault"}
+"""Methods of a controller that change no command."""
 
 
-class Clock:
-    def __init__(self):
-        self.now_s = 1234.567890123456
-
-    def __call__(self):
-        self.now_s += 1.1e-5  # never twice the same, as of a real one
-        return self.now_s
-
-
-class Network:
-    """A function of what it sees, wild enough to reach limits, that fails on some of it; late as it is told."""
-
-    def __init__(self, contract, digest="first", gain=3.0):
-        self.contract, self.digest, self.gain = contract, digest, gain
-        self.ready, self.late = True, False
-
-    def act(self, observation):
-        if self.late:
-            raise InferenceLateError("no action in time")
-        total = sum(float(values.sum()) for values in observation.values())
-        if int(total * 1e4) % 60 == 0:
-            raise InferenceError("action is not finite")
-        return np.sin(self.gain * total + np.arange(3)).astype(np.float32)
-
-
-def contract_of(bundles):
-    contract = bundles.contract()
-    goal = replace(contract.obs_terms[0], name="goal", kind="goal_position", unit="m", frame="world")
-    last = replace(contract.obs_terms[0], name="last", kind="previous_action", unit="")
-    return replace(contract, obs_terms=(*contract.obs_terms, goal, last))
-
-
-def record(bundles, path, seed, ticks=400):
-    """Drive a recorded controller through random inputs and faults; returns its commands."""
-    rng, clock = np.random.default_rng(seed), Clock()
-    contract = contract_of(bundles)
-    bag = BagWriter(path, max_bytes=1 << 30, on_end=pytest.fail)
-    first, second = Network(contract), Network(replace(contract, policy_name="second"), "second", 1.7)
-    settings = RunnerSettings(ramp_in_s=0.5, restart_after_stale=bool(seed % 2), max_start_distance=100.0)
-    journal = Journal(bag, node="/runner", frame="world", clock=clock)
-    controller = RecordedController(
-        first,
-        settings,
-        journal=journal,
-        user_limits={"pin_x": UserLimits(max_velocity=0.3, max_acceleration=6.0)},
-        clock=clock,
-    )
-    position, network, commands = np.array([0.5, 0.3, 0.0]), first, []
-    controller.set_goal(GoalSample(position=rng.normal(size=3)))
-    for tick in range(ticks):
-        clock.now_s += DT if rng.random() < 0.98 else 0.5
-        stamp_ns = int(clock.now_s * 1e9)
-        if rng.random() < 0.95:
-            jump = rng.normal(size=3) if rng.random() < 0.02 else 0.0
-            controller.set_joints(
-                JointSample(position=position + jump, velocity=None, stamp_ns=stamp_ns, arrival_s=clock())
-            )
-        if rng.random() < 0.5:
-            points = rng.uniform(0.2, 0.4, (8, 3)).astype(np.float32)
-            cloud = CloudSample(points=points, stamp_ns=stamp_ns - 10**7, arrival_s=clock() - 0.01)
-        if tick > 3:
-            controller.set_cloud(cloud)
-        network.ready = rng.random() < 0.98
-        network.late = rng.random() < 0.02
-        event = rng.choice(["arm", "disarm", "stop", "reset_stop", "swap", "topic", "jump", "none"],
-                           p=[0.3, 0.02, 0.01, 0.1, 0.02, 0.05, 0.01, 0.49])  # fmt: skip
-        if event == "arm":
-            with contextlib.suppress(ArmError):
-                controller.arm()
-        elif event == "swap":
-            network = second if network is first else first
-            controller.swap(network)
-        elif event == "topic":
-            controller.set_topic(CommandTopic(listeners=1, others=("rogue",) if rng.random() < 0.2 else ()))
-        elif event == "jump":
-            controller.note_clock_jump()
-        elif event != "none":
-            getattr(controller, event)()
-        controller.fault(), controller.ages_s()  # status is asked for at any time
-        command = controller.tick()
-        commands.append(None if command is None else command.values)
-        if command is not None:
-            position = command.values.copy()
-    journal.close()
-    bag.close()
-    assert bag.dropped == 0 and not bag.problem
-    return commands
-
-
+@pytest.fixture(scope="module")
 def networks(bundles):
-    contract = contract_of(bundles)
-    return {"first": Network(contract), "second": Network(contract, "second", 1.7)}
+    return wild_networks(bundles)
+
+
+@pytest.fixture(scope="module")
+def run(networks, tmp_path_factory):
+    """Bag and commands of one run."""
+    path = tmp_path_factory.mktemp("run") / "bag"
+    return path, record(path, networks)
+
+
+def by_digest(networks):
+    return {network.digest: network for network in networks}
 
 
 @pytest.mark.parametrize("seed", range(6))
-def test_a_run_of_random_inputs_and_faults_is_replayed_to_the_bit(bundles, tmp_path, seed):
-    commands = record(bundles, tmp_path / "bag", seed)
-    outcome = repeat(read_journal(tmp_path / "bag"), networks(bundles))
+def test_a_run_of_random_inputs_and_faults_is_repeated_to_the_bit(networks, tmp_path, seed):
+    commands = record(tmp_path / "bag", networks, seed=seed)
+    outcome = repeat(read_journal(tmp_path / "bag"), by_digest(networks))
     assert outcome.first is None and outcome.differences == 0, outcome.first
     assert outcome.complete and outcome.missing == 0
-    assert sum(outcome.modes.values()) == len(commands)
+    assert len(outcome.replayed) == len(commands)
     assert sum(command is not None for command in commands) > 100  # else there was nothing to compare
-    for command, replayed in zip(commands, outcome.replayed, strict=True):
+    for command, recorded, replayed in zip(commands, outcome.recorded, outcome.replayed, strict=True):
         if command is None:
             assert np.isnan(replayed).all()
         else:
-            assert command.tobytes() == replayed.tobytes()
+            assert command.tobytes() == recorded.tobytes() == replayed.tobytes()
+
+
+def test_every_call_that_can_change_a_command_is_recorded(run):
+    """A method that is added to the controller belongs into the recording, or among those that only tell."""
+    public = {
+        name
+        for name, _ in inspect.getmembers(Controller, inspect.isfunction)
+        if not name.startswith("_") and name not in ONLY_TELLING
+    }
+    assert public <= set(vars(RecordedController))
+    kinds = {event.kind for event in read_journal(run[0])}
+    names = {"set_joints": "joints", "set_cloud": "cloud", "set_goal": "goal", "set_topic": "topic"}
+    assert kinds == {names.get(name, name) for name in public} | {"begin", "end"}
+
+
+def test_the_beginning_says_what_ran_and_how_it_was_set(run, networks):
+    begin = next(read_journal(run[0]))
+    assert begin.values["digest"] == "first"
+    assert begin.values["contract"]["policy_name"] == networks[0].contract.policy_name
+    assert begin.values["settings"]["ramp_in_s"] == 0.5
+    assert begin.values["user_limits"]["pin_x"]["max_velocity"] == 0.3
+
+
+def test_a_command_that_was_changed_by_one_bit_is_found_with_its_time_and_joint(run, networks, tmp_path):
+    path, commands = run
+    row = [index for index, command in enumerate(commands) if command is not None][50]
+    ticks = iter(range(len(commands)))
+
+    def change(kind, values):
+        if kind == "tick" and next(ticks) == row:
+            values["command"][1] = float(np.nextafter(values["command"][1], 9.0))
+        return values
+
+    outcome = repeat(read_journal(altered(path, tmp_path / "changed", change)), by_digest(networks))
+    assert outcome.differences == 1
+    assert outcome.first.what == "joint 'pin_y'" and outcome.first.time_s == outcome.times_s[row]
+    assert outcome.first.replayed == commands[row][1] != outcome.first.recorded
+
+
+def test_an_input_that_was_changed_is_found(run, networks, tmp_path):
+    def change(kind, values):
+        if kind == "joints":
+            values["position"][0] += 1e-9
+        return values
+
+    changed = altered(run[0], tmp_path / "changed", change)
+    assert repeat(read_journal(changed), by_digest(networks)).differences > 0
+
+
+def test_the_replay_ends_where_events_are_missing(run, networks, tmp_path):
+    path, _ = run
+    shorter = altered(
+        path, tmp_path / "shorter", lambda _, values: None if values["seq"] in (500, 501) else values
+    )
+    outcome = repeat(read_journal(shorter), by_digest(networks))
+    assert outcome.missing == 2 and not outcome.complete and outcome.differences == 0
+    assert sum(outcome.events.values()) == 499  # without `begin`
+
+
+def test_a_bag_that_was_cut_is_repeated_up_to_the_cut(run, networks, tmp_path):
+    path, _ = run
+    whole = next(path.glob("*.mcap")).read_bytes()
+    cut = tmp_path / "cut.mcap"
+    ticks = []
+    for share in (0.2, 0.5, 0.8):
+        cut.write_bytes(whole[: int(share * len(whole))])
+        outcome = repeat(read_journal(cut), by_digest(networks))
+        assert outcome.differences == 0 and outcome.missing == 0 and not outcome.complete
+        ticks.append(len(outcome.times_s))
+    assert ticks == sorted(ticks) and ticks[0] > 20
+
+
+def test_another_policy_shows_what_it_would_have_commanded(run, networks):
+    other = WildNetwork(replace(networks[0].contract, policy_name="third"), "third", gain=0.5)
+    outcome = repeat(read_journal(run[0]), {}, other=other)
+    assert outcome.differences > 0 and outcome.complete
+    recorded, replayed = np.array(outcome.recorded), np.array(outcome.replayed)
+    for column, joint in enumerate(networks[0].contract.action.joint_names):
+        distance, time_s = outcome.largest()[joint]
+        assert distance == np.nanmax(np.abs(recorded - replayed)[:, column]) > 0.0
+        row = outcome.times_s.index(time_s)
+        assert abs(recorded - replayed)[row, column] == distance
+
+
+def test_a_policy_that_is_not_given_or_does_not_fit_is_refused(run, networks):
+    first, second = networks
+    with pytest.raises(
+        RepeatError, match=r"at 0\.000 s the run took the bundle with digest first, which is not"
+    ):
+        repeat(read_journal(run[0]), {"second": second})
+    with pytest.raises(RepeatError, match=r"at [1-9.]+ s the run took the bundle with digest second"):
+        repeat(read_journal(run[0]), {"first": first})
+    action = replace(first.contract.action, joint_names=("a", "b", "c"))
+    with pytest.raises(RepeatError, match=r"action.joint_names\[0\]: expected 'pin_x', found 'a'"):
+        repeat(read_journal(run[0]), {}, other=WildNetwork(replace(first.contract, action=action)))
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        (
+            lambda k, v: None if k == "begin" else v,
+            BagError,
+            "does not start at its beginning, but with 'goal'",
+        ),
+        (lambda k, v: v | {"format": 2} if k == "begin" else v, BagError, "reads format 1, the bag has 2"),
+        (lambda k, v: {"seq": v["seq"]} if k == "joints" else v, RepeatError, "event 'joints' is not as it"),
+        (lambda k, v: v | {"position": "here"} if k == "goal" else v, RepeatError, "event 'goal' is not as"),
+        (
+            lambda k, v: v | {"settings": {"polcy": ""}} if k == "begin" else v,
+            RepeatError,
+            "did you mean 'policy'",
+        ),
+        (lambda k, v: ["no", "object"] if k == "goal" else v, BagError, "is damaged"),
+        (lambda _k, _v: None, BagError, "no journal of a policy runner"),
+    ],
+)
+def test_a_journal_that_is_not_as_it_should_be_is_refused_with_the_place(
+    run, networks, tmp_path, change, error, message
+):
+    with pytest.raises(error, match=message):
+        repeat(read_journal(altered(run[0], tmp_path / "changed", change)), by_digest(networks))
