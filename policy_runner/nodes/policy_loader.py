@@ -1,4 +1,4 @@
-"""Load policies beside the control loop, one at a time."""
+"""Load policies from where they are allowed to come from, beside the control loop."""
 
 from __future__ import annotations
 
@@ -7,33 +7,41 @@ import threading
 from rclpy.executors import Executor
 from rclpy.task import Future
 
+from policy_runner.allowed import AllowedBundles
 from policy_runner.bundle import Bundle
 from policy_runner.inference import Policy
 from policy_runner.settings import RunnerSettings, SettingsError
 from policy_runner.vet import VetLimits, load_vetted
 
 
-def load(path: str, settings: RunnerSettings) -> Bundle:
-    """Vet a bundle in a child process and read it; takes about a second.
+class PolicyLoader:
+    """Vets and loads policies. Which ones are allowed is settled when the node starts, and never after."""
 
-    Raises:
-        SettingsError: no path is given.
-        BundleError: the bundle is refused.
-    """
-    if not path:
-        raise SettingsError("policy: not set; give the folder of a policy bundle")
-    return load_vetted(path, VetLimits(wall_s=settings.vet_timeout_s))
+    def __init__(self, settings_at_start: RunnerSettings) -> None:
+        self._allowed = AllowedBundles.by(settings_at_start)
 
+    def load(self, path: str, settings: RunnerSettings) -> Bundle:
+        """Read a bundle and have a child process vet it; takes about a second.
 
-def load_beside(path: str, settings: RunnerSettings, executor: Executor | None) -> Future[Policy | Exception]:
-    """Load a policy in a thread; the future gives the policy, or the error with which it was refused."""
-    future: Future[Policy | Exception] = Future(executor=executor)
+        Raises:
+            SettingsError: no path is given.
+            BundleError: the bundle is refused.
+        """
+        if not path:
+            raise SettingsError("policy: not set; give the folder of a policy bundle")
+        return load_vetted(path, VetLimits(wall_s=settings.vet_timeout_s), self._allowed)
 
-    def work() -> None:
-        try:
-            future.set_result(Policy(load(path, settings)))
-        except Exception as error:  # all of them: the caller waits for an answer
-            future.set_result(error)
+    def load_beside(
+        self, path: str, settings: RunnerSettings, executor: Executor | None
+    ) -> Future[Policy | Exception]:
+        """Load a policy in a thread; the future gives the policy, or the error with which it was refused."""
+        future: Future[Policy | Exception] = Future(executor=executor)
 
-    threading.Thread(target=work, name="load_policy", daemon=True).start()
-    return future
+        def work() -> None:
+            try:
+                future.set_result(Policy(self.load(path, settings)))
+            except Exception as error:  # all of them: the caller waits for an answer
+                future.set_result(error)
+
+        threading.Thread(target=work, name="load_policy", daemon=True).start()
+        return future

@@ -57,7 +57,7 @@ from policy_runner.nodes.parameters import (
     read_settings,
     read_user_limits,
 )
-from policy_runner.nodes.policy_loader import load, load_beside
+from policy_runner.nodes.policy_loader import PolicyLoader
 from policy_runner.nodes.recorder import NoRecorder, Recorder, open_recorder
 from policy_runner.nodes.status import runner_status
 from policy_runner.safety import ArmError, Mode
@@ -108,6 +108,7 @@ class PolicyRunner(LifecycleNode):
         self._shown_status: tuple[object, ...] = ()
         self._arm_pending = False
         self._stop_latched = False
+        self._loader = PolicyLoader(self._settings)
         self._loading = False
         self._drops: Counter[str] = Counter()
         self._last_drop = ""
@@ -140,7 +141,7 @@ class PolicyRunner(LifecycleNode):
         """Vet and load the policy and subscribe to its inputs; fails with the reason in `~/status`."""
         try:
             self._settings = read_settings(self)
-            self._configure(self._settings, load(self._settings.policy, self._settings))
+            self._configure(self._settings, self._loader.load(self._settings.policy, self._settings))
         except (SettingsError, LimitError, UrdfError, BundleError, ContractError) as error:
             self._take_down()
             self._enter("unconfigured", problem=str(error))
@@ -396,14 +397,14 @@ class PolicyRunner(LifecycleNode):
             response.message = "already loading a policy" if self._loading else "not configured"
         else:
             self._loading = True
-            outcome = await load_beside(request.path, self._settings, self.executor)
+            outcome = await self._loader.load_beside(request.path, self._settings, self.executor)
             self._loading = False
             response.success, response.message = self._exchange(outcome)
         self._recorder.remark(
             "load_policy", path=request.path, success=response.success, message=response.message
         )
         response.policy_name = self._controller.contract.policy_name if self._controller is not None else ""
-        self.get_logger().info(f"load_policy {request.path!r}: {response.message}")
+        self.get_logger().info(f"load_policy {request.path[:200]!r}: {response.message}")
         return response
 
     def _exchange(self, outcome: Policy | Exception | None) -> tuple[bool, str]:

@@ -235,7 +235,7 @@ def test_a_policy_is_exchanged_while_it_runs_or_stays_if_the_other_is_refused(
     second = bundles.write(tmp_path / "second", contract, w=bundles.weights(contract, seed=9))
     action = replace(contract.action, joint_names=("a", "b", "c"))
     foreign = bundles.write(tmp_path / "foreign", bundles.contract(action=action))
-    robot = start()
+    robot = start(policy_dirs=[str(bundle), str(tmp_path)])
     robot.arm()
     robot.until(lambda: len(robot.commands) >= 10)
     for path, reason in (
