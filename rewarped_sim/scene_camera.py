@@ -50,7 +50,7 @@ class SceneCamera:
         names = [shape.name for shape in shapes]
         for name in self._config.filtered_shapes:
             if name not in names:
-                raise SensorError(unknown("filtered_shapes: shape", name, names))
+                raise SensorError(f"filtered_shapes: {unknown('shape', name, names)}")
         posed = [
             PosedShape(
                 kind=shape.kind,

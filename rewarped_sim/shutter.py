@@ -9,6 +9,8 @@ from typing import Generic, NamedTuple, TypeVar
 Picture = TypeVar("Picture")
 
 NANOSECONDS = 1_000_000_000
+SLACK_NS = 1_000
+"""Latencies are often multiples of a control period, which is no whole number of nanoseconds."""
 
 
 class Shot(NamedTuple, Generic[Picture]):
@@ -51,7 +53,7 @@ class Shutter(Generic[Picture]):
             self._period = period
             self._take(now_ns, take)
         due = None
-        while self._waiting and now_ns - self._waiting[0].taken_ns >= self._latency_ns:
+        while self._waiting and now_ns - self._waiting[0].taken_ns >= self._latency_ns - SLACK_NS:
             due = self._waiting.popleft()
         return due
 

@@ -171,7 +171,7 @@ def test_a_filtered_tool_hides_the_floor_and_gives_no_points():
 
 
 def test_a_shape_that_is_to_be_filtered_must_be_there():
-    with pytest.raises(SensorError, match="unknown filtered_shapes: shape 'tol'; did you mean 'tool'"):
+    with pytest.raises(SensorError, match="filtered_shapes: unknown shape 'tol'; did you mean 'tool'"):
         see(scene(shape("sphere", (0.2,), (0.0, 0.0, 0.5), name="tool")), **DOWN, filtered_shapes=("tol",))
 
 
