@@ -21,23 +21,22 @@ from policy_runner.contract import PointCloudSpec
 Points = NDArray[np.float32]
 
 AXES = ("x", "y", "z")
-MAX_POINTS = 400_000
-"""Larger clouds are thinned while they are decoded; a depth image of 640 x 480 stays whole."""
+MAX_POINTS = 100_000
+"""Larger clouds are thinned while they are decoded: of a depth image of 640 x 480, every second row and column."""
+MAX_FIELDS = 256
+"""More fields than any sensor has; a message with more of them is refused before they are looked at."""
 
 DATATYPES = {
-    1: ("INT8", "i1"),
-    2: ("UINT8", "u1"),
-    3: ("INT16", "i2"),
-    4: ("UINT16", "u2"),
-    5: ("INT32", "i4"),
-    6: ("UINT32", "u4"),
-    7: ("FLOAT32", "f4"),
-    8: ("FLOAT64", "f8"),
+    1: "INT8",
+    2: "UINT8",
+    3: "INT16",
+    4: "UINT16",
+    5: "INT32",
+    6: "UINT32",
+    7: "FLOAT32",
+    8: "FLOAT64",
 }
-"""Name and NumPy code of the values of `sensor_msgs/PointField.datatype`."""
-
-LOSSLESS = ("INT8", "UINT8", "INT16", "UINT16", "FLOAT32")
-"""Datatypes of which every value is a float32."""
+"""Names of the values of `sensor_msgs/PointField.datatype`; in lower case they are NumPy's."""
 
 
 class CloudError(ValueError):
@@ -76,30 +75,30 @@ class CloudLike(Protocol):
 def decode(cloud: CloudLike, *, max_points: int = MAX_POINTS) -> Points:
     """Read the coordinates of a cloud, in the message's order; points that are not finite are kept.
 
-    A cloud of more than `max_points` is thinned: an organised one by rows and columns alike, else every k-th
-    point. `row_step` 0 means rows without padding, as some drivers send it; bytes after the last point are
-    ignored.
+    A cloud of more than `max_points` is thinned before anything is copied: by rows and columns alike where it has
+    enough of both, else along its longer side. `row_step` 0 means rows without padding, as some drivers send
+    it, and of a single row it means nothing; bytes after the last point are ignored. Wider types than float32 are
+    taken where float32 holds every value of the points that are kept.
 
     Returns (n, 3) [m], in the message's frame.
 
     Raises:
-        MalformedCloudError: sizes do not fit together, or x, y or z is missing, repeated or not of a lossless
-        type.
+        MalformedCloudError: sizes do not fit together, or x, y or z is missing, repeated, of an unknown type or of
+        values that float32 would round.
     """
     height, width, point_step = int(cloud.height), int(cloud.width), int(cloud.point_step)
     if height < 0 or width < 0:
         raise MalformedCloudError(f"width, height: expected >= 0, got {width}, {height}")
     if height * width == 0:
         return np.empty((0, 3), np.float32)
-    formats, offsets = _coordinate_layout(cloud)
+    fields = [_coordinate(cloud, axis) for axis in AXES]
     row_step = _row_step(cloud, height, width, point_step)
-    point = np.dtype({"names": AXES, "formats": formats, "offsets": offsets, "itemsize": point_step})
-    grid = np.ndarray((height, width), point, buffer=cloud.data, strides=(row_step, point_step))
-    grid = _thin(grid, max_points)
-    points = np.empty((grid.size, 3), np.float32)
-    for column, axis in enumerate(AXES):
-        points[:, column] = grid[axis].ravel()
-    return points
+    every_row, every_column = _strides(height, width, max_points)
+    columns = []
+    for axis, (format_, offset) in zip(AXES, fields, strict=True):
+        grid = np.ndarray((height, width), format_, cloud.data, offset, (row_step, point_step))
+        columns.append(_as_float32(grid[::every_row, ::every_column].ravel(), axis))
+    return np.stack(columns, axis=1)
 
 
 def preprocess(points: Points, spec: PointCloudSpec, transform: NDArray[np.float64] | None = None) -> Points:
@@ -125,6 +124,12 @@ def preprocess(points: Points, spec: PointCloudSpec, transform: NDArray[np.float
     if spec.voxel_m > 0.0:
         points = _voxel_means(points, spec)
     return _sample(points, spec)
+
+
+def load_sampler(spec: PointCloudSpec) -> None:
+    """Import what the sampler needs, which takes half a second, before there is a control loop beside it."""
+    if spec.sampler == "farthest":
+        import open3d  # noqa: F401
 
 
 def stride_indices(available: int, num_points: int) -> NDArray[np.int64]:
@@ -159,7 +164,7 @@ def _inside(points: Points, spec: PointCloudSpec) -> NDArray[np.bool_]:
 def _sample(points: Points, spec: PointCloudSpec) -> Points:
     """Keep `spec.num_points` points, repeating some where there are fewer."""
     if len(points) > spec.num_points and spec.sampler == "farthest":
-        import open3d  # here, because it takes half a second to import and most policies do without
+        import open3d  # here, because most policies do without
 
         cloud = open3d.geometry.PointCloud(open3d.utility.Vector3dVector(points.astype(np.float64)))
         cloud = cloud.farthest_point_down_sample(spec.num_points)
@@ -167,33 +172,40 @@ def _sample(points: Points, spec: PointCloudSpec) -> Points:
     return points[sample_indices(len(points), spec)]
 
 
-def _coordinate_layout(cloud: CloudLike) -> tuple[list[str], list[int]]:
-    """NumPy formats and byte offsets of x, y and z within a point."""
-    order = ">" if cloud.is_bigendian else "<"
-    formats, offsets = [], []
-    for axis in AXES:
-        named = [field for field in cloud.fields if field.name == axis]
-        if len(named) != 1:
-            names = [field.name for field in cloud.fields]
+def _coordinate(cloud: CloudLike, axis: str) -> tuple[np.dtype[Any], int]:
+    """Type of a coordinate and its byte offset within a point."""
+    if len(cloud.fields) > MAX_FIELDS:
+        raise MalformedCloudError(f"fields: expected at most {MAX_FIELDS}, got {len(cloud.fields)}")
+    named = [field for field in cloud.fields if field.name == axis]
+    if len(named) != 1:
+        names = [field.name for field in cloud.fields]
+        raise MalformedCloudError(f"field {axis!r}: expected exactly one, got {len(named)}; fields: {names}")
+    (field,) = named
+    if field.datatype not in DATATYPES:
+        raise MalformedCloudError(f"field {axis!r}: unknown datatype {field.datatype}; known: {DATATYPES}")
+    if field.count != 1:
+        raise MalformedCloudError(f"field {axis!r}: expected count 1, got {field.count}")
+    name = DATATYPES[field.datatype]
+    format_ = np.dtype(name.lower()).newbyteorder(">" if cloud.is_bigendian else "<")
+    if field.offset < 0 or field.offset + format_.itemsize > cloud.point_step:
+        raise MalformedCloudError(
+            f"field {axis!r}: {name} at offset {field.offset} exceeds point_step {cloud.point_step}"
+        )
+    return format_, int(field.offset)
+
+
+def _as_float32(values: NDArray[Any], axis: str) -> NDArray[np.float32]:
+    """Convert without rounding; NaN stays NaN."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        converted = values.astype(np.float32)
+    if not np.can_cast(values.dtype, np.float32):
+        rounded = (converted.astype(np.float64) != values) & ~np.isnan(values)
+        if rounded.any():
             raise MalformedCloudError(
-                f"field {axis!r}: expected exactly one, got {len(named)}; fields: {names}"
+                f"field {axis!r}: float32 would round {values[int(np.argmax(rounded))]!s}, which is a "
+                f"{values.dtype.name.upper()}; send FLOAT32"
             )
-        (field,) = named
-        if field.datatype not in DATATYPES:
-            raise MalformedCloudError(f"field {axis!r}: unknown datatype {field.datatype}")
-        name, code = DATATYPES[field.datatype]
-        if name not in LOSSLESS:
-            raise MalformedCloudError(f"field {axis!r}: {name} does not fit float32; read: {list(LOSSLESS)}")
-        if field.count != 1:
-            raise MalformedCloudError(f"field {axis!r}: expected count 1, got {field.count}")
-        format_ = np.dtype(order + code)
-        if field.offset < 0 or field.offset + format_.itemsize > cloud.point_step:
-            raise MalformedCloudError(
-                f"field {axis!r}: {name} at offset {field.offset} exceeds point_step {cloud.point_step}"
-            )
-        formats.append(format_.str)
-        offsets.append(int(field.offset))
-    return formats, offsets
+    return converted
 
 
 def _row_step(cloud: CloudLike, height: int, width: int, point_step: int) -> int:
@@ -212,18 +224,19 @@ def _row_step(cloud: CloudLike, height: int, width: int, point_step: int) -> int
     return row_step
 
 
-def _thin(grid: NDArray[Any], max_points: int) -> NDArray[Any]:
-    """Keep at most `max_points` of a (height, width) grid."""
-    if grid.size <= max_points:
-        return grid
-    height, width = grid.shape
-    step = math.ceil(math.sqrt(grid.size / max_points))
-    if height >= step and width >= step:
+def _strides(height: int, width: int, max_points: int) -> tuple[int, int]:
+    """Of which rows and columns to keep every k-th, so that at most `max_points` (> 0) points are left."""
+    if height * width <= max_points:
+        return 1, 1
+    step = math.ceil(math.sqrt(height * width / max_points))
+    short, long = min(height, width), max(height, width)
+    if short >= step:
         while math.ceil(height / step) * math.ceil(width / step) > max_points:
             step += 1
-        return grid[::step, ::step]
-    flat = grid.reshape(-1) if height > 1 else grid[0]
-    return flat[:: math.ceil(grid.size / max_points)]
+        return step, step
+    along_short = math.ceil(short / max_points)
+    along_long = math.ceil(long / (max_points // math.ceil(short / along_short)))
+    return (along_short, along_long) if height <= width else (along_long, along_short)
 
 
 def _voxel_means(points: Points, spec: PointCloudSpec) -> Points:

@@ -88,11 +88,39 @@ class RunnerSettings:
         high=60.0,
     )
     cloud_frame: str = _setting(
-        "", "frame_id that clouds must have; empty means the frame of the contract. Others are dropped."
+        "",
+        "frame_id that clouds must have, where cloud_extrinsics gives its pose; others are dropped. Empty: any "
+        "frame that /tf connects with the policy's frame; without tf2_msgs, the policy's frame alone.",
     )
     cloud_extrinsics: tuple[float, ...] = _setting(
         (0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0),
-        "Pose of cloud_frame in the contract's frame: x y z [m], quaternion x y z w.",
+        "Pose of cloud_frame in the policy's frame: x y z [m], quaternion x y z w.",
+    )
+    tf_timeout_s: float = _setting(
+        0.05,
+        "Drop a cloud when the nearest transform of a moving frame is further from the cloud's stamp [s].",
+        low=0.0,
+        high=10.0,
+    )
+    max_transform_jump_m: float = _setting(
+        0.1,
+        "Drop clouds, for two cloud timeouts, when their frame moves further from one to the next [m]; 0: never.",
+        low=0.0,
+        high=100.0,
+    )
+    max_transform_jump_rad: float = _setting(
+        0.35,
+        "Drop clouds, for two cloud timeouts, when their frame turns further from one to the next [rad]; "
+        "0: never.",
+        low=0.0,
+        high=3.2,
+    )
+    max_cloud_points: int = _setting(
+        100_000,
+        "Larger clouds are thinned, by rows and columns where they are organised: of a depth image of 640 x 480, "
+        "every second one is left.",
+        low=1,
+        high=10_000_000,
     )
     urdf: str = _setting(
         "",

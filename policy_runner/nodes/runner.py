@@ -60,6 +60,7 @@ from policy_runner.nodes.parameters import (
 from policy_runner.nodes.policy_loader import PolicyLoader
 from policy_runner.nodes.recorder import NoRecorder, Recorder, open_recorder
 from policy_runner.nodes.status import runner_status
+from policy_runner.quiet_process import keep_ticks_short
 from policy_runner.safety import ArmError, Mode
 from policy_runner.settings import RunnerSettings, SettingsError
 from policy_runner.transport import transport_of
@@ -210,7 +211,7 @@ class PolicyRunner(LifecycleNode):
         subscribe = partial(self.create_subscription, qos_profile=NEWEST_BEST_EFFORT)
         self._inputs = [subscribe(JointState, "joint_states", self._on_joint_state)]
         if contract.point_cloud is not None:
-            self._clouds = CloudInput(self, contract.point_cloud, settings)
+            self._clouds = CloudInput(self, contract, settings)
             if self._transport.warning:
                 self.get_logger().warning(self._transport.warning, once=True)
         if self._controller.goal_frame is not None:
@@ -472,6 +473,7 @@ def main(args: list[str] | None = None) -> int:
 
     Returns 0, 1 where the policy was refused at start, or 2 where a parameter is wrong.
     """
+    keep_ticks_short()
     stop = threading.Event()
     rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
     for number in (signal.SIGINT, signal.SIGTERM):  # rclpy's own handlers would end publishing at once

@@ -52,6 +52,7 @@ def runner_status(
     if clouds is not None:
         values |= {f"dropped_{reason.value}": clouds.drops[reason] for reason in CloudDrop}
         values["last_dropped_cloud"] = clouds.last_drop
+        values["dropped_transform_bad"] = clouds.refused_transforms
     values |= {f"dropped_{reason}": count for reason, count in drops.items()}
     values["last_dropped_message"] = last_drop
     values |= recording

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from dataclasses import replace
 from types import SimpleNamespace
@@ -10,7 +11,10 @@ import numpy as np
 import pytest
 
 from policy_runner import cloud_worker
-from policy_runner.cloud_worker import CloudDrop, CloudWorker, pose_matrix
+from policy_runner.cloud_frames import FixedFrame, TransformJumpError
+from policy_runner.cloud_worker import REASONS, CloudDrop, CloudWorker
+from policy_runner.frames import FrameError, NoTransformError, StaleTransformError
+from policy_runner.stamp_order import StampOrder
 
 
 def cloud(points):
@@ -34,7 +38,7 @@ def spec(bundles):
 
 @pytest.fixture
 def worker(spec):
-    worker = CloudWorker(spec, frame="world")
+    worker = CloudWorker(spec, FixedFrame("world"), order=StampOrder(settle_s=1.0))
     yield worker
     worker.close()
 
@@ -46,8 +50,9 @@ def wait_for(condition):
         time.sleep(0.001)
 
 
-def submit(worker, points, stamp_ns=1, frame="world"):
-    worker.submit(cloud(points), frame=frame, stamp_ns=stamp_ns, arrival_s=stamp_ns * 1e-3)
+def submit(worker, points, stamp_ns=1, frame="world", arrival_s=None):
+    arrival_s = stamp_ns * 1e-3 if arrival_s is None else arrival_s
+    worker.submit(cloud(points), frame=frame, stamp_ns=stamp_ns, arrival_s=arrival_s)
 
 
 def test_a_cloud_becomes_a_sample_with_its_own_times(worker):
@@ -63,7 +68,7 @@ def test_a_cloud_becomes_a_sample_with_its_own_times(worker):
 def test_while_one_is_processed_only_the_newest_of_the_others_is_kept(worker, monkeypatch):
     started, go_on = [], []
 
-    def slow_decode(message):
+    def slow_decode(message, max_points):
         started.append(message)
         wait_for(lambda: go_on)
         return np.frombuffer(message.data, "<f4").reshape(-1, 3)
@@ -108,14 +113,16 @@ def test_a_malformed_cloud_is_counted(worker):
 
 def test_an_error_nobody_foresaw_does_not_end_the_thread(worker):
     worker.submit(None, frame="world", stamp_ns=1, arrival_s=0.0)
-    wait_for(lambda: worker.drops[CloudDrop.MALFORMED] == 1)
+    wait_for(lambda: worker.drops[CloudDrop.FAILED] == 1)
+    assert worker.last_drop.startswith("cloud_failed: AttributeError")
     submit(worker, np.full((9, 3), 0.5), stamp_ns=2)
     wait_for(lambda: worker.newest() is not None)
 
 
 def test_points_are_brought_into_the_contracts_frame(spec):
     half = np.sqrt(0.5)
-    worker = CloudWorker(spec, frame="camera", transform=pose_matrix((0.5, 0.25, 0.0, 0.0, 0.0, half, half)))
+    frames = FixedFrame("camera", (0.5, 0.25, 0.0, 0.0, 0.0, half, half))
+    worker = CloudWorker(spec, frames, order=StampOrder(settle_s=1.0))
     submit(worker, np.full((9, 3), [0.1, 0.2, 0.3]), frame="camera")
     wait_for(lambda: worker.newest() is not None)
     worker.close()
@@ -123,11 +130,72 @@ def test_points_are_brought_into_the_contracts_frame(spec):
     np.testing.assert_allclose(worker.newest().points, np.full((8, 3), [0.3, 0.35, 0.3]), atol=1e-6)
 
 
-@pytest.mark.parametrize("seed", range(5))
-def test_a_pose_turns_vectors_as_the_quaternion_product_does(seed):
-    rng = np.random.default_rng(seed)
-    quaternion, position, vector = rng.normal(size=4), rng.normal(size=3), rng.normal(size=3)
-    matrix = pose_matrix((*position, *quaternion))
-    u, w = quaternion[:3] / np.linalg.norm(quaternion), quaternion[3] / np.linalg.norm(quaternion)
-    expected = vector + 2.0 * np.cross(u, np.cross(u, vector) + w * vector) + position
-    np.testing.assert_allclose(matrix @ [*vector, 1.0], [*expected, 1.0], atol=1e-12)
+@pytest.mark.parametrize("error", [NoTransformError, StaleTransformError, TransformJumpError])
+def test_where_a_cloud_is_not_known_it_is_dropped_undecoded_and_the_frame_is_named(spec, error, monkeypatch):
+    class Nowhere:
+        def matrix(self, frame, *, stamp_ns, arrival_s):
+            raise error(f"frame {frame!r} at {stamp_ns} ns, {arrival_s} s")
+
+    monkeypatch.setattr(cloud_worker, "decode", lambda *_, **__: pytest.fail("decoded"))
+    worker = CloudWorker(spec, Nowhere(), order=StampOrder(settle_s=1.0))
+    submit(worker, np.full((9, 3), 0.5), stamp_ns=7, frame="camera")
+    wait_for(lambda: worker.drops[REASONS[error]] == 1)
+    worker.close()
+    assert worker.last_drop == f"{REASONS[error].value}: frame 'camera' at 7 ns, 0.007 s"
+    assert worker.newest() is None
+
+
+def test_late_repeated_and_absurd_stamps_are_counted_and_never_stand_in_for_a_newer_cloud(worker):
+    for stamp_ns, value in ((50, 0.5), (50, 0.6), (49, 0.7), (-1, 0.8), (3_600_000_000_000, 0.9)):
+        submit(worker, np.full((9, 3), value), stamp_ns=stamp_ns, arrival_s=0.5)
+    wait_for(lambda: worker.newest() is not None)
+    assert worker.newest().points.max() == 0.5
+    assert worker.drops == {CloudDrop.OUT_OF_ORDER: 2, CloudDrop.BAD_STAMP: 2}
+
+
+def test_a_large_cloud_is_thinned_before_it_is_processed(spec):
+    worker = CloudWorker(spec, FixedFrame("world"), order=StampOrder(settle_s=1.0), max_points=8)
+    points = np.linspace(0.0, 1.0, 24)[:, None].repeat(3, axis=1).astype(np.float32)
+    submit(worker, points)
+    wait_for(lambda: worker.newest() is not None)
+    worker.close()
+    np.testing.assert_array_equal(worker.newest().points, points[::3])
+
+
+def test_each_dropped_cloud_is_reported_with_its_reason_but_not_one_that_a_newer_one_replaced(
+    spec, monkeypatch
+):
+    lines, go_on = [], []
+    slow = cloud_worker.decode
+
+    def slow_decode(message, max_points):
+        wait_for(lambda: go_on)
+        return slow(message, max_points=max_points)
+
+    monkeypatch.setattr(cloud_worker, "decode", slow_decode)
+    worker = CloudWorker(spec, FixedFrame("world"), order=StampOrder(settle_s=1.0), report=lines.append)
+    for stamp_ns in range(1, 5):
+        submit(worker, np.empty((0, 3)), stamp_ns=stamp_ns)
+    go_on.append(True)
+    wait_for(lambda: worker.drops[CloudDrop.SUPERSEDED] + worker.drops[CloudDrop.TOO_FEW_POINTS] == 4)
+    worker.close()
+    assert worker.drops[CloudDrop.SUPERSEDED] > 0
+    expected = "cloud_too_few_points: 0 points inside the crop box, expected at least 4"
+    assert lines == [expected] * worker.drops[CloudDrop.TOO_FEW_POINTS]
+
+
+def test_every_frame_error_has_a_reason_of_its_own():
+    def leaves(kind):
+        return {kind} if not kind.__subclasses__() else set().union(*map(leaves, kind.__subclasses__()))
+
+    assert leaves(FrameError) <= set(REASONS)
+    assert len(set(REASONS.values())) == len(REASONS)
+
+
+def test_ending_it_ends_its_thread_even_while_it_works(spec):
+    before = set(threading.enumerate())
+    for stamp_ns in range(1, 101):
+        worker = CloudWorker(spec, FixedFrame("world"), order=StampOrder(settle_s=1.0))
+        submit(worker, np.full((9, 3), 0.5), stamp_ns=stamp_ns)
+        worker.close()
+    assert set(threading.enumerate()) <= before

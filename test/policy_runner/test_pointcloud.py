@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import mmap
 import random
 import struct
 import tracemalloc
@@ -24,6 +26,7 @@ from policy_runner.pointcloud import (
 
 STRUCT_CODES = {1: "b", 2: "B", 3: "h", 4: "H", 5: "i", 6: "I", 7: "f", 8: "d"}
 LOSSLESS = (1, 2, 3, 4, 7)
+"""Datatypes of which every value is a float32."""
 
 
 def field(name, offset, datatype=7, count=1):
@@ -84,24 +87,76 @@ def random_cloud(rng: random.Random, datatypes=LOSSLESS):
     )
 
 
-@pytest.mark.parametrize("datatype", sorted(DATATYPES))
-@pytest.mark.parametrize("bigendian", [False, True])
-def test_every_datatype_is_read_exactly_or_refused_by_name(datatype, bigendian):
-    code = (">" if bigendian else "<") + STRUCT_CODES[datatype]
-    values = [(1, 2, 3), (4, 5, 6), (100, 0, 127)]
-    data = b"".join(struct.pack(code, value) for point in values for value in point)
-    size = struct.calcsize(code)
-    fields = [field(axis, index * size, datatype) for index, axis in enumerate("xyz")]
-    message = cloud(
-        fields=fields, width=3, point_step=3 * size, row_step=9 * size, data=data, is_bigendian=bigendian
+def cloud_of(code, points, order="<", offsets=(0, 1, 2)):
+    """Points packed one by one; offsets in units of a value."""
+    size = struct.calcsize(STRUCT_CODES[code])
+    data = b"".join(struct.pack(order + STRUCT_CODES[code], value) for point in points for value in point)
+    fields = [field(axis, place * size, code) for axis, place in zip("xyz", offsets, strict=True)]
+    return cloud(
+        fields=fields,
+        width=len(points),
+        point_step=3 * size,
+        row_step=3 * size * len(points),
+        data=data,
+        is_bigendian=order == ">",
     )
-    if datatype in LOSSLESS:
-        points = decode(message)
-        assert points.dtype == np.float32
-        assert points.tolist() == [list(point) for point in values]
-    else:
-        with pytest.raises(MalformedCloudError, match=f"field 'x': {DATATYPES[datatype][0]} does not fit"):
-            decode(message)
+
+
+@pytest.mark.parametrize("datatype", sorted(DATATYPES))
+@pytest.mark.parametrize("order", "<>")
+def test_every_datatype_is_read_exactly(datatype, order):
+    values = [(1, 2, 3), (4, 5, 6), (100, 0, 127)]
+    points = decode(cloud_of(datatype, values, order))
+    assert points.dtype == np.float32
+    assert points.tolist() == [list(point) for point in values]
+
+
+@pytest.mark.parametrize(
+    ("datatype", "value"),
+    [
+        (1, -128),
+        (2, 255),
+        (3, -32768),
+        (4, 65535),
+        (5, 2**24),
+        (5, -(2**31)),
+        (6, 3 * 2**24),
+        (7, 3.4e38),
+        (7, 1e-45),
+        (8, 0.1015625),
+        (8, -(2.0**100)),
+        (8, 2.0**-149),
+    ],
+)
+def test_values_that_float32_holds_are_taken_from_any_type(datatype, value):
+    (kept,) = decode(cloud_of(datatype, [(0, value, 0)])).tolist()
+    assert kept == [0, struct.unpack("f", struct.pack("f", value))[0], 0]
+    assert datatype == 7 or kept[1] == value
+
+
+@pytest.mark.parametrize(
+    ("datatype", "value", "shown"),
+    [
+        (5, 2**24 + 1, "16777217"),
+        (5, 2**31 - 1, "2147483647"),
+        (6, 2**32 - 1, "4294967295"),
+        (8, 0.1, "0.1"),
+        (8, 1e300, "1e+300"),
+        (8, 2.0**-150, "7.0064923"),
+    ],
+)
+@pytest.mark.parametrize("axis", "xyz")
+def test_values_that_float32_would_round_are_refused_by_the_fields_name(datatype, value, shown, axis):
+    point = [value if name == axis else 0 for name in "xyz"]
+    with pytest.raises(MalformedCloudError) as refusal:
+        decode(cloud_of(datatype, [(0, 0, 0), point]))
+    assert str(refusal.value).startswith(f"field {axis!r}: float32 would round {shown}")
+    assert DATATYPES[datatype] in str(refusal.value)
+
+
+def test_doubles_that_are_no_numbers_are_masked_like_any_others():
+    points = decode(cloud_of(8, [(math.nan, math.inf, -math.inf), (0.5, 0.25, -2.0)]))
+    np.testing.assert_array_equal(points, [[np.nan, np.inf, -np.inf], [0.5, 0.25, -2.0]])
 
 
 @pytest.mark.parametrize("seed", range(8))
@@ -156,6 +211,23 @@ def test_an_empty_cloud_is_no_points_whatever_its_steps():
         ({"height": 2, "width": 2, "row_step": 23}, "row_step: expected at least width"),
         ({"height": 2, "width": 2, "row_step": 40}, "data: expected at least 64 bytes"),
         ({"point_step": 0}, "exceeds point_step 0"),
+        ({"point_step": 2**32 - 1}, "data: expected at least 17179869180 bytes"),
+        ({"height": 2**32 - 1, "width": 2**32 - 1}, "row_step: expected at least width"),
+        (
+            {"height": 2, "width": 2, "row_step": 2**32 - 1},
+            "data: expected at least 4294967319 bytes, got 48",
+        ),
+        ({"width": -1}, "width, height: expected >= 0"),
+        (
+            {"fields": [field("x", 2**32 - 4), field("y", 4), field("z", 8)]},
+            "FLOAT32 at offset 4294967292 exceeds",
+        ),
+        ({"fields": [field("x", -4), field("y", 4), field("z", 8)]}, "FLOAT32 at offset -4 exceeds"),
+        (
+            {"fields": [field("x", 0), field("y", 4, count=0), field("z", 8)]},
+            "field 'y': expected count 1, got 0",
+        ),
+        ({"fields": [field(f"f{i}", 0) for i in range(5000)]}, "fields: expected at most 256, got 5000"),
     ],
 )
 def test_a_malformed_cloud_is_refused_by_what_is_wrong(changes, message):
@@ -184,11 +256,36 @@ def test_a_large_organised_cloud_is_thinned_by_rows_and_columns_alike():
     assert np.unique(np.diff(np.unique(kept[:, 1]))).tolist() == [3.0]
 
 
-@pytest.mark.parametrize(("height", "width"), [(1, 1000), (2, 500), (500, 2), (999, 1), (31, 32)])
-def test_thinning_never_keeps_more_than_asked_and_never_nothing(height, width):
-    message = cloud(np.ones((height * width, 3)), height=height, width=width, row_step=12 * width)
+@pytest.mark.parametrize(("height", "width"), [(1, 1000), (2, 500), (500, 2), (1000, 1), (999, 1), (31, 32)])
+@pytest.mark.parametrize("padding", [0, 5])
+def test_thinning_keeps_points_of_the_cloud_never_more_than_asked_and_spread_evenly(height, width, padding):
+    points = np.arange(height * width)[:, None].repeat(3, axis=1)
+    rows = np.asarray(points, "<f4").reshape(height, 12 * width // 4).view(np.uint8)
+    data = np.pad(rows, ((0, 0), (0, padding))).tobytes()
+    message = cloud(points, height=height, width=width, row_step=12 * width + padding, data=data)
     for max_points in (1, 7, 99, 100, 998):
-        assert 1 <= len(decode(message, max_points=max_points)) <= max_points
+        kept = decode(message, max_points=max_points)[:, 0].astype(int)
+        assert max_points / 4 <= len(kept) <= max_points  # rounding costs at most half in each direction
+        assert (np.diff(kept) > 0).all()
+        for places, size in ((np.unique(kept // width), height), (np.unique(kept % width), width)):
+            step = places[1] if len(places) > 1 else size
+            assert places.tolist() == list(range(0, size, step))
+
+
+@pytest.mark.parametrize(
+    ("height", "width"), [(1, 50_000_000), (5000, 10_000), (2, 25_000_000), (50_000_000, 1)]
+)
+@pytest.mark.parametrize("padding", [0, 4])
+def test_a_cloud_of_fifty_million_points_takes_the_memory_of_one_of_the_allowed_size(height, width, padding):
+    row_step = 12 * width + padding
+    data = mmap.mmap(-1, height * row_step)  # of which only the pages that are read come into being
+    message = cloud(np.zeros((1, 3)), height=height, width=width, row_step=row_step, data=data)
+    tracemalloc.start()
+    kept = decode(message, max_points=1000)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert 250 <= len(kept) <= 1000 and peak < 200_000
+    assert not kept.any()
 
 
 def test_stride_takes_every_kth_row_and_repeats_what_is_too_few():
