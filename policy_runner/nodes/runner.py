@@ -452,7 +452,7 @@ class PolicyRunner(LifecycleNode):
         )
 
     def _publish_status(self) -> None:
-        """Publish `~/status` where it says something new."""
+        """Publish `~/status` where it says something new, and diagnostics without waiting for their second."""
         controller = self._controller
         news = (self._state, self._problem, *((controller.mode, controller.reason) if controller else ()))
         if news != self._shown_status:
@@ -460,6 +460,7 @@ class PolicyRunner(LifecycleNode):
             status = self._status()
             self._status_publisher.publish(status)
             self._recorder.message("~/status", status)
+            self._publish_diagnostics()
             self.get_logger().info(status.message)
 
     def _publish_diagnostics(self) -> None:
