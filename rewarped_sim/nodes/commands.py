@@ -41,6 +41,14 @@ def target_of(message: JointTrajectory | Float64MultiArray | JointState, spec: A
     return _checked(list(message.data), joint_names, quantity)
 
 
+def duration_of(message: JointTrajectory | Float64MultiArray | JointState) -> float:
+    """Return how long a command takes by itself [s]: that of a trajectory ends with its last point."""
+    if not isinstance(message, JointTrajectory) or not message.points:
+        return 0.0
+    end = message.points[-1].time_from_start
+    return max(end.sec + 1e-9 * end.nanosec, 0.0)
+
+
 def action_towards(target: Targets, joint_q: Targets, spec: ActionSpec) -> NDArray[np.float32]:
     """Return the action in [-1, 1] that brings the joints to `target`, or as far as one step allows.
 

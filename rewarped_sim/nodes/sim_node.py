@@ -1,8 +1,9 @@
 """The node `sim_node`: one simulated environment that speaks ROS like a robot with a depth camera.
 
-It publishes joint states and clouds of what is soft, and moves its joints towards what it is commanded, at most as far
-in one control step as the task allows; where the task's actions are efforts, commands are efforts too, and without one
-the joints are limp. Simulation and callbacks share one thread: between two steps, it listens.
+It publishes joint states and clouds, of all that is soft or of what a simulated depth camera sees, and moves its
+joints towards what it is commanded, at most as far in one control step as the task allows; where the task's actions
+are efforts, commands are efforts too, and without one the joints are limp. Where commands cease, it holds. Simulation
+and callbacks share one thread: between two steps, it listens.
 """
 
 from __future__ import annotations
@@ -18,13 +19,16 @@ from typing import Any
 import rclpy
 import torch
 from builtin_interfaces.msg import Time
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from geometry_msgs.msg import PoseStamped
+from rclpy.clock import Clock
+from rclpy.clock_type import ClockType
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rclpy.signals import SignalHandlerOptions
 from rclpy.utilities import get_rmw_implementation_identifier
-from rosgraph_msgs.msg import Clock
+from rosgraph_msgs.msg import Clock as ClockMessage
 from sensor_msgs.msg import JointState, PointCloud2
 from std_msgs.msg import Float64MultiArray
 from std_srvs.srv import SetBool, Trigger
@@ -34,11 +38,13 @@ from visualization_msgs.msg import MarkerArray
 from policy_runner.transport import transport_of
 from rewarped_sim.env import DeviceError, Env
 from rewarped_sim.make import make
-from rewarped_sim.nodes import messages
+from rewarped_sim.nodes import camera, messages
+from rewarped_sim.nodes.command_watchdog import CommandWatchdog
 from rewarped_sim.nodes.commands import (
     CommandError,
     Targets,
     action_towards,
+    duration_of,
     holding_target,
     target_of,
 )
@@ -46,6 +52,7 @@ from rewarped_sim.nodes.lifetime import ignore_stop_signals, on_stop_signal
 from rewarped_sim.nodes.parameters import Param, ParameterError, declare_params
 from rewarped_sim.nodes.transforms import TransformPublisher
 from rewarped_sim.registry import ConfigError, UnknownTaskError
+from rewarped_sim.scene import Scene
 from rewarped_sim.train import show_log
 from rewarped_sim.train_config import DEFAULT_TASK, read_train_config
 
@@ -63,11 +70,18 @@ PARAMS = (
     ),
     Param("lockstep_timeout_s", 2.0, "Step without a command when no answer comes for so long [s]."),
     Param(
+        "command_timeout_s",
+        0.5,
+        "Hold when no command has come for so long, of simulated time, after the end of the last one [s]; "
+        "0 follows the last one for ever.",
+    ),
+    Param(
         "runner",
         "",
         "Node name of a policy_runner to arm at the start of every episode; empty: nobody is armed.",
     ),
     Param("publish_clock", False, "Publish simulated time on /clock, and stamp everything with it."),
+    *camera.PARAMS,
 )
 NEWEST = QoSProfile(depth=1)
 NEWEST_BEST_EFFORT = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
@@ -87,31 +101,38 @@ class SimNode(Node):
         """Build the simulation. Raises ParameterError, UnknownTaskError, ConfigError, DeviceError."""
         super().__init__("sim_node", automatically_declare_parameters_from_overrides=True)
         self._params = declare_params(self, PARAMS)
-        for name in ("episodes", "real_time_factor", "lockstep_timeout_s"):
-            if self._params[name] < 0:
+        for name in ("episodes", "real_time_factor", "lockstep_timeout_s", "command_timeout_s"):
+            if not self._params[name] >= 0:
                 raise ParameterError(f"parameter {name}: must be >= 0, got {self._params[name]}")
         self._stop = stop
         self._env = self._make_env()
         self._action_spec = self._env.task.action
         self._target: Targets | None = None
+        self._watchdog = CommandWatchdog(
+            timeout_s=self._params["command_timeout_s"], control_dt_s=self._env.control_dt_s
+        )
         self._answered_ns = -1
         """Stamp of the state that the newest command answers; of its arrival where it has none."""
         self._reset_asked = False
         self._sim_time_s = 0.0
+        self._num_steps = 0
 
         self._cloud_publisher = self.create_publisher(PointCloud2, "points", NEWEST_BEST_EFFORT)
+        self._camera = self._make_camera()
         self._joints_publisher = self.create_publisher(JointState, "joint_states", NEWEST_BEST_EFFORT)
         self._transforms = TransformPublisher(self)
         self._goal_publisher = self.create_publisher(PoseStamped, "~/goal", NEWEST)
         self._shapes_publisher = self.create_publisher(MarkerArray, "~/shapes", NEWEST)
         self._clock_publisher = (
-            self.create_publisher(Clock, "/clock", NEWEST_BEST_EFFORT)
+            self.create_publisher(ClockMessage, "/clock", NEWEST_BEST_EFFORT)
             if self._params["publish_clock"]
             else None
         )
         self.create_subscription(JointTrajectory, "~/joint_trajectory", self._on_command, NEWEST)
         self.create_subscription(Float64MultiArray, "~/commands", self._on_command, NEWEST)
         self.create_subscription(JointState, "~/joint_command", self._on_command, NEWEST)
+        self._diagnostics_publisher = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
+        self.create_timer(1.0, self._publish_diagnostics, clock=Clock(clock_type=ClockType.STEADY_TIME))
         self.create_service(Trigger, "~/reset", self._on_reset)
         runner = self._params["runner"]
         self._arm_client = self.create_client(SetBool, f"{runner}/arm") if runner else None
@@ -127,6 +148,8 @@ class SimNode(Node):
         self._env.reset()
         try:
             while not self._params["episodes"] or len(returns) < self._params["episodes"]:
+                if self._camera is not None:
+                    self._camera.cut()
                 if self._arm_client is not None:
                     self._arm(self._arm_client)
                 episode_return = self._play_episode()
@@ -150,11 +173,19 @@ class SimNode(Node):
             **config.task_options,
         )
 
+    def _make_camera(self) -> camera.CameraPublisher | None:
+        config = camera.camera_config(self._params)
+        if config is None:
+            return None
+        scene, device = self._env.scene(0), str(self._env.device)
+        return camera.CameraPublisher(self, config, scene, points=self._cloud_publisher, device=device)
+
     # ---- the world -----------------------------------------------------------------------------------------
 
     def _play_episode(self) -> float | None:
         """Step until the episode ends and return its return, or None when it was reset before."""
         self._target, self._reset_asked = None, False
+        self._watchdog.rest()
         period_s = self._period_s()
         episode_return, next_step_s = 0.0, time.monotonic()
         waits_for_runner = self._arm_client is not None  # an episode begins with its first command
@@ -178,9 +209,16 @@ class SimNode(Node):
         """Move towards the target, or hold without one."""
         env, spec = self._env, self._action_spec
         joint_q = env.joint_q[0].cpu().double().numpy()
+        if self._watchdog.step():
+            self._target = holding_target(joint_q, spec)
+            self.get_logger().warning(
+                f"no command for {self._params['command_timeout_s']:g} s: holding; "
+                f"{self._watchdog.timeouts} times so far"
+            )
         target = holding_target(joint_q, spec) if self._target is None else self._target
         action = torch.from_numpy(action_towards(target, joint_q, spec))
         result = env.step(action[None].to(env.device))
+        self._num_steps += 1
         return float(result.reward[0]), bool(result.terminated[0] | result.truncated[0])
 
     def _period_s(self) -> float:
@@ -202,14 +240,35 @@ class SimNode(Node):
         joints = messages.joint_state_message(self._env.joint_names, joint_q, joint_qd, stamp)
         self._joints_publisher.publish(joints)
         self._transforms.publish(scene, stamp)
-        cloud = messages.cloud_message(scene, stamp)
-        if cloud.width:
-            self._cloud_publisher.publish(cloud)
+        self._show_cloud(scene, stamp)
         if self._shapes_publisher.get_subscription_count() > 0:
             self._shapes_publisher.publish(messages.shapes_message(scene, stamp))
         if self._clock_publisher is not None:  # last: whose timer it wakes finds the new state
-            self._clock_publisher.publish(Clock(clock=stamp))
+            self._clock_publisher.publish(ClockMessage(clock=stamp))
         return _nanoseconds(stamp)
+
+    def _show_cloud(self, scene: Scene, stamp: Time) -> None:
+        if self._camera is None:
+            cloud = messages.cloud_message(scene, stamp)
+            if cloud.width:
+                self._cloud_publisher.publish(cloud)
+        elif self._params["lockstep"]:
+            self._camera.film_standing(scene, stamp, round(1e9 * self._num_steps * self._env.control_dt_s))
+        else:
+            self._camera.film(scene, stamp)
+
+    def _publish_diagnostics(self) -> None:
+        timeouts = self._watchdog.timeouts
+        status = DiagnosticStatus(
+            level=DiagnosticStatus.WARN if timeouts else DiagnosticStatus.OK,
+            name=f"{self.get_fully_qualified_name()}: commands",
+            message=f"held {timeouts} times for want of a command",
+            hardware_id=self._params["task"],
+            values=[KeyValue(key="command_timeouts", value=str(timeouts))],
+        )
+        message = DiagnosticArray(status=[status])
+        message.header.stamp = self.get_clock().now().to_msg()
+        self._diagnostics_publisher.publish(message)
 
     def _next_stamp(self) -> Time:
         if self._clock_publisher is None:
@@ -226,6 +285,7 @@ class SimNode(Node):
         except CommandError as error:
             self.get_logger().warning(f"command ignored: {error}", throttle_duration_sec=1.0)
             return
+        self._watchdog.heard(lasts_s=duration_of(message))
         header = getattr(message, "header", None)
         stamp_ns = _nanoseconds(header.stamp) if header is not None else 0
         self._answered_ns = stamp_ns or self.get_clock().now().nanoseconds

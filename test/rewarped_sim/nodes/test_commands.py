@@ -1,11 +1,18 @@
 import numpy as np
 import pytest
+from builtin_interfaces.msg import Duration
 from sensor_msgs.msg import JointState
 from std_msgs.msg import Float64MultiArray
 from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 
 from policy_runner.contract import ActionSpec
-from rewarped_sim.nodes.commands import CommandError, action_towards, holding_target, target_of
+from rewarped_sim.nodes.commands import (
+    CommandError,
+    action_towards,
+    duration_of,
+    holding_target,
+    target_of,
+)
 
 JOINTS = ("a", "b")
 
@@ -120,3 +127,10 @@ def test_without_a_command_joints_hold_their_position_or_are_limp():
     ).tolist() == [0, 0]
     muscles = spec("effort", offset=(0.1, 0.5))  # slack at -1
     assert action_towards(holding_target(joint_q, muscles), joint_q, muscles).tolist() == [-1, -1]
+
+
+def test_a_trajectory_ends_with_its_last_point_and_other_commands_at_once():
+    points = [JointTrajectoryPoint(time_from_start=Duration(sec=s, nanosec=250_000_000)) for s in (0, 2)]
+    assert duration_of(JointTrajectory(points=points)) == 2.25
+    for command in (JointTrajectory(), JointState(), Float64MultiArray()):
+        assert duration_of(command) == 0.0

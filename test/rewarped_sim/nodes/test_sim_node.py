@@ -10,14 +10,13 @@ from sensor_msgs.msg import JointState, PointCloud2
 from std_msgs.msg import Float64MultiArray
 from std_srvs.srv import Trigger
 from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
+from untrained import untrained_bundle
 from visualization_msgs.msg import MarkerArray
 
 from policy_runner.bundle import load_bundle
 from policy_runner.inference import Policy
 from rewarped_sim import make
 from sapo_learner.evaluate import Zero, evaluate
-from sapo_learner.export import export_bundle
-from sapo_learner.policy import make_policy
 
 MODULE = "rewarped_sim.nodes.sim_node"
 BEST_EFFORT = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
@@ -32,20 +31,6 @@ def task_config(tmp_path_factory):
     path = tmp_path_factory.mktemp("config") / "task.yaml"
     path.write_text(yaml.safe_dump({"task": TASK}))
     return str(path)
-
-
-def untrained_bundle(task, options, mean, folder):
-    """A policy that nobody trained: around a mean action (before tanh) it moves by what it sees."""
-    env = make(task, num_envs=4, requires_grad=False, **options)
-    weights, samples = (torch.Generator().manual_seed(seed) for seed in (3, 4))
-    policy = make_policy(
-        env.obs_spec, env.action_dim, hidden=(32, 32), pool="mean", weights=weights, samples=samples
-    )
-    with torch.no_grad():
-        policy.head.mean.weight *= 3.0
-        policy.head.mean.bias.copy_(torch.tensor(mean))
-    contract = env.contract(policy_name="untrained", train={"algo": "none"})
-    return export_bundle(policy, contract, env.reset(), folder)
 
 
 @pytest.fixture(scope="module")
