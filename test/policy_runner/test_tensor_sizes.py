@@ -125,5 +125,5 @@ def test_only_tensors_of_numbers_pass():
     with pytest.raises(BundleError, match="output 's': expected a tensor, found something else"):
         check_sizes("m.onnx", sequence)
     text = model([("Cast", ["obs"], ["out"], {"to": TensorProto.STRING})])
-    with pytest.raises(BundleError, match="output 'out': expected one of .*'FLOAT'.*, found STRING"):
+    with pytest.raises(BundleError, match=r"output 'out': expected one of .*'FLOAT'.*, found STRING"):
         check_sizes("m.onnx", text)
