@@ -7,7 +7,6 @@ Neither may happen between two ticks of the control loop.
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Mapping
 from typing import Any, cast
 
@@ -17,12 +16,14 @@ from rclpy.parameter import Parameter
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import PointCloud2
 
+from policy_runner.clock import now_s
 from policy_runner.cloud_frames import CloudFrames, FixedFrame, TrackedFrames
 from policy_runner.cloud_worker import CloudDrop, CloudWorker
 from policy_runner.contract import PolicyContract
 from policy_runner.frames import FrameTree
 from policy_runner.inputs import CloudSample
 from policy_runner.nodes import messages
+from policy_runner.nodes.recorder import Recorder
 from policy_runner.nodes.transform_input import TransformInput, tf_message_type
 from policy_runner.pointcloud import CloudLike
 from policy_runner.settings import RunnerSettings, SettingsError
@@ -37,7 +38,9 @@ to hold, and an operator to be asked."""
 class CloudInput:
     """Receives clouds, and the frames they are in, and offers the newest sample."""
 
-    def __init__(self, node: Any, contract: PolicyContract, settings: RunnerSettings) -> None:
+    def __init__(
+        self, node: Any, contract: PolicyContract, settings: RunnerSettings, recorder: Recorder
+    ) -> None:
         """Subscribe to `points` as the rclpy node `node` would, in a thread beside it.
 
         Raises:
@@ -47,7 +50,7 @@ class CloudInput:
         assert spec is not None
         fixed = fixed_frame(spec.frame, settings)
         settle_s = HELD_BACK * settings.cloud_timeout(contract)
-        self._logger, self._context = node.get_logger(), node.context
+        self._logger, self._context, self._recorder = node.get_logger(), node.context, recorder
         # without global arguments its names are what they are here: those of the other node, remapped as it was told
         self._node = rclpy.create_node(
             f"{node.get_name()}_clouds",
@@ -132,12 +135,13 @@ class CloudInput:
                 self._closing.wait(0.1)  # nor let it spin
 
     def _on_points(self, message: PointCloud2) -> None:
-        header = message.header
+        header, arrival_s = message.header, now_s()
+        self._recorder.cloud(message, at_s=arrival_s)
         self._worker.submit(
             cast(CloudLike, message),
             frame=header.frame_id,
             stamp_ns=messages.to_ns(header.stamp),
-            arrival_s=time.monotonic(),
+            arrival_s=arrival_s,
         )
 
     def _report(self, line: str) -> None:

@@ -211,7 +211,7 @@ class PolicyRunner(LifecycleNode):
         subscribe = partial(self.create_subscription, qos_profile=NEWEST_BEST_EFFORT)
         self._inputs = [subscribe(JointState, "joint_states", self._on_joint_state)]
         if contract.point_cloud is not None:
-            self._clouds = CloudInput(self, contract, settings)
+            self._clouds = CloudInput(self, contract, settings, self._recorder)
             if self._transport.warning:
                 self.get_logger().warning(self._transport.warning, once=True)
         if self._controller.goal_frame is not None:
