@@ -32,6 +32,8 @@ ROOM_BYTES = 64 << 20
 ENTRY_BYTES = 500
 """What an entry occupies beyond the payload that it names."""
 
+CDR_HEAD = 4
+"""Bytes before a message that say how it is encoded."""
 MAGIC = b"\x89MCAP0\r\n"
 HEADER, CHUNK, DATA_END = 0x01, 0x06, 0x0F
 RECORD_HEAD = struct.Struct("<BQ")
@@ -75,6 +77,18 @@ class BagMessage:
 def message_types() -> Typestore:
     """Return the standard messages, as they are written to and read from bags without ROS."""
     return get_typestore(Stores.ROS2_KILTED)
+
+
+def exact_cdr(data: bytes, type_: str) -> memoryview:
+    """Cut off what follows a message in the buffer that it was written to.
+
+    rmw_fastrtps sizes that buffer by an estimate, which is too large for messages with empty arrays of doubles;
+    readers that check the length of messages refuse them then.
+    """
+    definition = message_types().get_msgdef(type_)
+    read = definition.deserialize_cdr_le if data[1] else definition.deserialize_cdr_be
+    _, end = read(memoryview(data)[CDR_HEAD:], 0, definition.cls, message_types())
+    return memoryview(data)[: CDR_HEAD + end]
 
 
 class BagWriter:

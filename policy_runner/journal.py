@@ -98,7 +98,7 @@ class Journal:
         self,
         topic: str,
         type_: str,
-        encode: Callable[[], bytes],
+        encode: Callable[[], bytes | memoryview],
         *,
         at_s: float | None = None,
         size: int = 0,

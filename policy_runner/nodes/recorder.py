@@ -129,16 +129,14 @@ class BagRecorder:
 
     def message(self, topic: str, message: Any, *, at_s: float | None = None) -> None:
         """Hand a message over to the bag; it becomes bytes in the bag's thread."""
-        self._journal.message(
-            self._resolved(topic), _type_name(message), partial(serialize_message, message), at_s=at_s
-        )
+        type_ = _type_name(message)
+        self._journal.message(self._resolved(topic), type_, partial(_encode, message, type_), at_s=at_s)
 
     def cloud(self, message: Any, *, at_s: float) -> None:
         """Hand a cloud over to the bag, where clouds are wanted."""
         if self._with_clouds:
-            encode = partial(serialize_message, message)
-            size = len(message.data)
-            topic, type_ = self._resolved("points"), _type_name(message)
+            topic, type_, size = self._resolved("points"), _type_name(message), len(message.data)
+            encode = partial(_encode, message, type_)
             self._journal.message(topic, type_, encode, at_s=at_s, size=size, bulky=True)
 
     def remark(self, kind: str, **values: object) -> None:
@@ -181,6 +179,12 @@ def _new_folder(parent: Path, name: str) -> Path:
     while folder.exists():
         folder, number = parent / f"{base}_{number}", number + 1
     return folder
+
+
+def _encode(message: Any, type_: str) -> memoryview:
+    from policy_runner.bag import exact_cdr
+
+    return exact_cdr(serialize_message(message), type_)
 
 
 def _type_name(message: Any) -> str:
