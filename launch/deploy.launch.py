@@ -35,6 +35,7 @@ ARGUMENTS = {
     "namespace": ("", "Namespace of the node", None),
     "points": ("points", "Topic of the clouds", None),
     "joint_states": ("joint_states", "Topic of the joint states", None),
+    "record": ("", "Folder that gets a bag of the run; empty: as in config", None),
     "use_sim_time": ("false", "Let the control loop follow /clock", ["true", "false"]),
     "log_level": (
         "info",
@@ -78,6 +79,8 @@ def start_runner(context):
         parameters["command_type"] = given("command_type")
     if given("autostart"):
         parameters["autostart"] = given("autostart") == "true"
+    if given("record"):
+        parameters["record"] = str(Path(given("record")).absolute())
     return [
         Node(
             package="rewarped_sim",
