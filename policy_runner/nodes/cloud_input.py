@@ -51,7 +51,7 @@ class CloudInput:
         fixed = fixed_frame(spec.frame, settings)
         settle_s = HELD_BACK * settings.cloud_timeout(contract)
         self._logger, self._context, self._recorder = node.get_logger(), node.context, recorder
-        # without global arguments its names are what they are here: those of the other node, remapped as it was told
+        # without global arguments, names are what they are here: those of the other node, remapped as it was told
         self._node = rclpy.create_node(
             f"{node.get_name()}_clouds",
             namespace=node.get_namespace(),
@@ -70,8 +70,7 @@ class CloudInput:
             frames = FixedFrame(spec.frame)
         else:
             tree = FrameTree(timeout_s=settings.tf_timeout_s)
-            topics = (node.resolve_topic_name(topic) for topic in ("/tf", "/tf_static"))
-            self._transforms = TransformInput(self._node, tree, *topics)
+            self._transforms = TransformInput(self._node, tree, node.resolve_topic_name)
             frames = TrackedFrames(
                 tree,
                 spec.frame,
@@ -91,6 +90,7 @@ class CloudInput:
         self._executor = SingleThreadedExecutor(context=self._context)
         self._executor.add_node(self._node)
         self._closing = threading.Event()
+        self._closed = self._node.create_guard_condition(lambda: None)
         self._thread = threading.Thread(target=self._listen, name="cloud_input", daemon=True)
         self._thread.start()
 
@@ -116,7 +116,7 @@ class CloudInput:
     def close(self) -> None:
         """Unsubscribe, and end both threads."""
         self._closing.set()
-        self._executor.wake()
+        self._closed.trigger()  # else it would listen on until something comes
         self._thread.join()
         self._executor.shutdown()
         self._node.destroy_node()
@@ -128,9 +128,7 @@ class CloudInput:
                 self._executor.spin_once(timeout_sec=1.0)
             except ExternalShutdownException:
                 return
-            except (
-                Exception
-            ) as error:  # what cannot even be taken from the middleware must not end this thread
+            except Exception as error:  # what cannot even be taken from the middleware must end nothing
                 self._worker.drop(error)
                 self._closing.wait(0.1)  # nor let it spin
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -18,16 +19,14 @@ STATIC = QoSProfile(depth=100, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 class TransformInput:
     """Feeds a tree of frames."""
 
-    def __init__(
-        self, node: Any, tree: FrameTree, *, tf_topic: str = "/tf", static_topic: str = "/tf_static"
-    ) -> None:
-        """Subscribe on an rclpy node; needs `tf_message_type()`."""
+    def __init__(self, node: Any, tree: FrameTree, resolve: Callable[[str], str] = str) -> None:
+        """Subscribe on an rclpy node, to the topics' names as `resolve` gives them; needs `tf_message_type()`."""
         self._logger, self._tree = node.get_logger(), tree
         self.refused = 0
         """How many transforms said nothing about where a frame is."""
         kind = tf_message_type()
-        node.create_subscription(kind, tf_topic, self.take_moving, MOVING)
-        node.create_subscription(kind, static_topic, self.take_static, STATIC)
+        node.create_subscription(kind, resolve("/tf"), self.take_moving, MOVING)
+        node.create_subscription(kind, resolve("/tf_static"), self.take_static, STATIC)
 
     def take_moving(self, message: Any) -> None:
         """Take a `tf2_msgs/TFMessage` about frames that move."""
