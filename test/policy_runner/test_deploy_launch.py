@@ -16,6 +16,8 @@ import numpy as np
 import pytest
 import yaml
 
+from policy_runner.journal import read_journal
+
 ROOT = Path(__file__).parents[2]
 LAUNCH_FILE = ROOT / "launch" / "deploy.launch.py"
 ROS2 = shutil.which("ros2", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}")
@@ -119,6 +121,7 @@ def test_every_argument_is_described():
         "namespace",
         "points",
         "joint_states",
+        "record",
         "use_sim_time",
         "log_level",
     }
@@ -155,6 +158,17 @@ def test_what_the_config_says_holds_unless_an_argument_says_otherwise(launched, 
     runner = launched(f"policy:={bundle}", f"config:={config}", "autostart:=true")
     runner.read_until("active: idle")
     assert runner.interrupt() == 0
+
+
+def test_a_run_is_recorded_where_an_argument_asks_for_it(launched, bundle, config, tmp_path):
+    bags = tmp_path / "bags"
+    runner = launched(f"policy:={bundle}", f"config:={config}", f"record:={bags}", "namespace:=left")
+    runner.read_until("active: idle")
+    assert runner.interrupt() == 0
+    (bag,) = bags.glob("left_policy_runner_*")
+    assert (bag / "metadata.yaml").exists()
+    kinds = [event.kind for event in read_journal(bag)]
+    assert kinds[0] == "begin" and kinds[-1] == "end" and "tick" in kinds
 
 
 @pytest.mark.parametrize(
