@@ -216,6 +216,7 @@ setup(
         (f"share/{PACKAGE}", ["package.xml"]),
         *files_to_install("launch"),
         *files_to_install("config"),
+        *files_to_install("security"),
     ],
     install_requires=["setuptools", *requirements("runner"), *requirements("train")],
     extras_require={

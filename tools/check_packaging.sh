@@ -25,7 +25,7 @@ check() {
   for file in lib/rewarped_sim/{train_node,sim_node,policy_runner} \
     share/ament_index/resource_index/packages/{rewarped_sim,rewarped_msgs} \
     share/rewarped_sim/package.xml share/rewarped_msgs/package.xml \
-    $(cd "$source" && find launch config -type f | sed 's,^,share/rewarped_sim/,'); do
+    $(cd "$source" && find launch config security -type f | sed 's,^,share/rewarped_sim/,'); do
     [[ -e $prefix/$file ]] || { say "missing: $file"; exit 1; }
   done
   for file in "$prefix"/lib/rewarped_sim/*; do
