@@ -97,6 +97,10 @@ def nanoseconds(stamp):
     return stamp.sec * 1_000_000_000 + stamp.nanosec
 
 
+def stamp_of(time_ns):
+    return Time(sec=time_ns // 1_000_000_000, nanosec=time_ns % 1_000_000_000)
+
+
 def positions_of(command):
     if isinstance(command, JointTrajectory):
         return np.array(command.points[0].positions)
@@ -144,8 +148,10 @@ class Robot:
         self.joints_publisher = self.node.create_publisher(JointState, "joint_states", best_effort)
         self.commands, self.status, self.diagnostics, self.policy_points = [], None, [], []
         self.stream: list[Sent] = []
-        for name, kind in COMMAND_TYPES.items():
+        self.ears = [
             self.node.create_subscription(kind, f"policy_runner/{name}", self._obey, 1000)
+            for name, kind in COMMAND_TYPES.items()
+        ]
         self.node.create_subscription(DiagnosticStatus, "policy_runner/status", self._set_status, latched)
         self.node.create_subscription(DiagnosticArray, "/diagnostics", self.diagnostics.append, 10)
         self.node.create_subscription(
@@ -157,6 +163,8 @@ class Robot:
         self.met = False
         self.position = np.array([0.5, 0.3, 0.0])
         self.drift: Callable[[], np.ndarray | float] = lambda: 0.0  # of the cloud, by now
+        self.each_step: Callable[[], None] = lambda: None  # what else the world does
+        self.clock_offset_s = 0  # of the sensors' clock
         self.next_tick_s = time.monotonic()
         self.mend()
         with log.open("w") as file:
@@ -190,6 +198,11 @@ class Robot:
         self.executor.shutdown()
         self.node.destroy_node()
 
+    def stop_listening(self):
+        """Let nobody be there for commands."""
+        for subscription in self.ears:
+            self.node.destroy_subscription(subscription)
+
     def _obey(self, message, info):
         self.commands.append(message)
         header = getattr(message, "header", None)
@@ -206,8 +219,13 @@ class Robot:
     def _set_status(self, message):
         self.status = message
 
+    def now_ns(self):
+        """By the sensors' clock."""
+        return time.time_ns() + self.clock_offset_s * 1_000_000_000
+
     def _sense(self):
-        stamp = self.stamp or self.node.get_clock().now().to_msg()
+        self.each_step()
+        stamp = self.stamp or stamp_of(self.now_ns())
         if self.joints_on:
             message = JointState(
                 name=self.joint_names,
@@ -278,13 +296,13 @@ class Robot:
         pages = int(Path(f"/proc/{self.process.pid}/statm").read_text().split()[1])
         return pages * os.sysconf("SC_PAGESIZE") / 1e6
 
-    def held(self):
-        """Wait until the commands that hold stand still, and return one."""
+    def held(self, commands=10):
+        """Wait until so many commands in a row hold and stand still, and return one."""
 
         def stands_still():
-            last = self.commands[-10:]
+            last = self.commands[-commands:]
             holding = all(command.header.stamp == Time() for command in last)
             return holding and all(command.position == last[0].position for command in last)
 
-        self.until(lambda: len(self.commands) > 10 and stands_still())
+        self.until(lambda: len(self.commands) > commands and stands_still())
         return self.commands[-1]

@@ -3,21 +3,36 @@
 from __future__ import annotations
 
 import pytest
-from injection import SETTINGS, Faults, follower, round_trip
-from robot import Robot
+
+pytest.register_assert_rewrite("command_stream", "injection")  # before they are imported
+
+from injection import SETTINGS, Faults, follower, round_trip  # noqa: E402
+from robot import Robot  # noqa: E402
 
 
 @pytest.fixture(scope="module")
-def moving_robot(ros_context, bundles, tmp_path_factory):
-    """A robot that follows the cloud around."""
+def start_moving(ros_context, bundles, tmp_path_factory):
+    """Start the runner of a module, with a policy that lets a robot follow the cloud around."""
     contract, w = follower(bundles)
     folder = tmp_path_factory.mktemp("follower")
     policy = bundles.write(folder / "bundle", contract, w=w)
-    robot = Robot(ros_context, bundles, folder / "log", contract=contract, policy=policy, **SETTINGS)
-    robot.drift = round_trip
-    yield robot
-    robot.close()
+    robots = []
+
+    def start(**parameters):
+        parameters = {"policy": policy} | SETTINGS | parameters
+        robots.append(Robot(ros_context, bundles, folder / "log", contract=contract, **parameters))
+        robots[-1].drift = round_trip
+        return robots[-1]
+
+    yield start
+    for robot in robots:
+        robot.close()
     print((folder / "log").read_text())
+
+
+@pytest.fixture(scope="module")
+def moving_robot(start_moving):
+    return start_moving()
 
 
 @pytest.fixture

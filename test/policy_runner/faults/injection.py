@@ -62,6 +62,7 @@ class Faults:
         """Arm, let the policy move the robot for a while, and return where in the stream that began."""
         robot = self.robot
         robot.mend()
+        robot.pass_time(0.05)  # else what comes with the arming is the first that is good again, and a jump
         robot.arm()
         armed = len(robot.stream)
         robot.until(lambda: len(by_policy(robot.stream[armed:])) >= 5)
@@ -73,42 +74,59 @@ class Faults:
         """Inject a fault in the body; the runner must hold for `reason`, and go on when all is mended.
 
         drops: why messages are dropped; timeout_s: how long the last good inputs may be used, where what is wrong is
-        that no more of them come.
+        that no more of them come. Gives the dictionary into which the measurements go.
         """
         armed = self.move()
-        robot = self.robot
-        before, rss_mb, injected_ns = counters(values_of(robot.status)), robot.rss_mb(), time.time_ns()
-        yield
-        robot.held()
-        after = counters(robot.diagnosis())
+        robot, measured = self.robot, {}
+        before, rss_mb, injected_ns = counters(values_of(robot.status)), robot.rss_mb(), robot.now_ns()
+        seen = len(robot.diagnostics)
+        yield measured
+        robot.held(commands=5)
         stream = robot.stream[armed:]
         assert_comes_to_rest(stream)
         last_ns = by_policy(stream)[-1].stamp_ns
         assert last_ns < injected_ns, "a command was computed from what came with the fault"
         extrapolated = sum(sent.stamp_ns == last_ns for sent in stream) if timeout_s else 0
         assert extrapolated <= math.ceil(timeout_s / self.dt_s) + 1
-        rose = {name: count - before.get(name, 0) for name, count in after.items()}
-        rose = {name: count for name, count in rose.items() if count}
-        assert rose.get(f"held_{reason}") == 1
+        rose = self.rose_since(before, seen)
         assert set(rose) == {f"held_{reason}", *(f"dropped_{name}" for name in drops)}
-        self.observe(
-            stream, held_for=reason, from_last_inputs=extrapolated, rose=rose, rss_mb=robot.rss_mb() - rss_mb
-        )
+        assert rose[f"held_{reason}"] == 1
+        measured |= {"held_for": reason, "from_last_inputs": extrapolated}
+        measured |= {"counted": rose, "rss_mb": robot.rss_mb() - rss_mb}
+        self.observe(stream, **measured)
         self.move()
 
     @contextmanager
-    def goes_on(self):
-        """Inject in the body what is no reason to hold, and let it pass there."""
+    def goes_on(self, *, drops=()):
+        """Inject in the body what is no reason to hold, and let it pass there. drops: why messages are dropped."""
         armed = self.move()
         robot = self.robot
-        before, rss_mb = counters(values_of(robot.status)), robot.rss_mb()
+        before, rss_mb, seen = counters(values_of(robot.status)), robot.rss_mb(), len(robot.diagnostics)
         yield
-        after = counters(robot.diagnosis())
         stream = robot.stream[armed:]
         assert len(by_policy(stream)) == len(stream)
-        rose = {name: count for name, count in after.items() if count != before.get(name, 0)}
-        assert not any(name.startswith("held_") for name in rose)
-        self.observe(stream, held_for="", from_last_inputs=0, rose=rose, rss_mb=robot.rss_mb() - rss_mb)
+        robot.call("arm", data=False)
+        rose = self.rose_since(before, seen)
+        assert rose.pop("held_disarmed") == 1
+        assert set(rose) == {f"dropped_{name}" for name in drops}
+        self.observe(stream, counted=rose, rss_mb=robot.rss_mb() - rss_mb)
+
+    def rose_since(self, before, seen):
+        """Return the counters that rose until the diagnostics after the first `seen` that tell of a hold."""
+        robot = self.robot
+
+        def of_holds():
+            return [
+                values
+                for message in robot.diagnostics[seen:]
+                if (values := values_of(message.status[0]))["mode"] == "holding"
+            ]
+
+        robot.until(of_holds)
+        after = counters(of_holds()[0])
+        return {
+            name: count - before.get(name, 0) for name, count in after.items() if count != before.get(name, 0)
+        }
 
     def observe(self, stream, **measured):
         """Check the stream and keep what was measured; `bench.faults` puts it into docs/faults.md."""
