@@ -185,8 +185,10 @@ class Controller:
             self._details[HoldReason.OTHER_PUBLISHER] = f"commands also come from {', '.join(topic.others)}"
 
     def note_clock_jump(self) -> None:
-        """Treat all inputs as stale at the next tick, because the clock of their stamps was set."""
-        self.loop.note_jump()
+        """Forget all inputs, and hold, because the clock of their stamps was set."""
+        self._inputs.forget()
+        if self.mode is Mode.RUNNING:
+            self._supervisor.hold(HoldReason.STALLED)
 
     def swap(self, policy: Actor) -> None:
         """Put another policy in place of this one, between two ticks, without a jump of the command.
@@ -253,7 +255,7 @@ class Controller:
         """Compute the command of this control step, or None while idle."""
         now_s = self._clock()
         if self.loop.begin(now_s):
-            self._inputs.forget(now_s)
+            self._inputs.distrust(now_s)
             self._supervisor.update(now_s, fault=HoldReason.STALLED, at_rest=False)
         fault = self.fault(now_s)
         mode = self._supervisor.update(now_s, fault=fault, at_rest=self._limiter.at_rest)

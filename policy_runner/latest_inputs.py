@@ -45,13 +45,17 @@ class LatestInputs:
         """Keep a goal; it stands until the next one."""
         self.goal = sample
 
-    def forget(self, now_s: float) -> None:
+    def forget(self) -> None:
+        """Forget what sensors said; a goal is what an operator said, and stands."""
+        self.joints = self.cloud = None
+
+    def distrust(self, now_s: float) -> None:
         """Forget what sensors said, and believe none of it that comes before their timeout has passed.
 
         For when nobody listened for a while: what then comes first has waited in a queue, nobody knows how
         long, and passes for fresh by its arrival. A queue of depth 1 is empty long before the timeout.
         """
-        self.joints = self.cloud = None
+        self.forget()
         self._fresh_from_s = now_s + self._needs.joint_state_timeout_s
 
     def fault(self, now_s: float) -> HoldReason | None:

@@ -31,7 +31,6 @@ class LoopWatch:
         """
         self._period_s, self._stall_s = period_s, stall_s
         self._began_s: float | None = None
-        self._was_away = False
         self._durations: deque[float] = deque(maxlen=max(round(WINDOW_S / period_s), 1))
         self.ticks = 0
         self.stalls = 0
@@ -41,8 +40,8 @@ class LoopWatch:
 
     def begin(self, now_s: float) -> bool:
         """Begin a tick and return whether the loop was away before it."""
-        away = self._was_away or (self._began_s is not None and now_s - self._began_s > self._stall_s)
-        self._began_s, self._was_away = now_s, False
+        away = self._began_s is not None and now_s - self._began_s > self._stall_s
+        self._began_s = now_s
         self.stalls += away
         return away
 
@@ -57,10 +56,6 @@ class LoopWatch:
         else:
             self.deadline_misses += 1
             self.misses_in_a_row += 1
-
-    def note_jump(self) -> None:
-        """Count the time before the next tick as a time away, because a clock jumped."""
-        self._was_away = True
 
     def rest(self) -> None:
         """Expect no tick until the next one."""

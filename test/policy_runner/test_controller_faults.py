@@ -139,9 +139,12 @@ def test_after_a_time_away_everything_is_stale_however_fresh_it_looks(bundles, r
     assert bench.controller.holds == {HoldReason.STALLED: 1}
 
 
-def test_a_clock_that_was_set_makes_everything_stale_for_a_moment(bench):
+def test_a_clock_that_was_set_makes_everything_stale_until_it_is_said_again(bench):
+    bench.controller.note_clock_jump()
+    assert bench.run(1) is None and not bench.controller.holds
     bench.armed().run(10)
     bench.controller.note_clock_jump()
+    assert bench.controller.fault() is HoldReason.JOINT_STATE_STALE
     bench.run(1)
     assert_holds(bench, HoldReason.STALLED)
     bench.controller.arm()

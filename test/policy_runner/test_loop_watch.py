@@ -32,14 +32,6 @@ def test_ticks_that_are_late_are_no_stall_but_a_gap_is_and_only_once():
     assert loop.stalls == 1 and loop.ticks == 6
 
 
-def test_a_jump_of_the_clock_counts_as_a_time_away_at_the_next_tick():
-    loop = watch()
-    loop.begin(0.0)
-    loop.end(0.0)
-    loop.note_jump()
-    assert loop.begin(0.02) and not loop.begin(0.04) and loop.stalls == 1
-
-
 def test_ticks_longer_than_the_period_and_ticks_known_to_be_late_miss_their_deadline():
     loop = watch()
     for duration_s, in_time, in_a_row in (
