@@ -73,7 +73,7 @@ class Controller:
         """
         contract = policy.contract
         dt_s = settings.control_dt_s(contract)
-        joint_state_timeout_s = settings.joint_state_timeout(contract)
+        self._joint_state_timeout_s = joint_state_timeout_s = settings.joint_state_timeout(contract)
         self._settings, self._clock = settings, clock
         self.acting = Acting(policy, filter_alpha=settings.action_filter_alpha)
         self._inputs = LatestInputs(
@@ -186,7 +186,7 @@ class Controller:
 
     def note_clock_jump(self) -> None:
         """Forget all inputs, and hold, because the clock of their stamps was set."""
-        self._inputs.forget()
+        self._inputs.forget(until_s=self._clock())
         if self.mode is Mode.RUNNING:
             self._supervisor.hold(HoldReason.STALLED)
 
@@ -255,7 +255,8 @@ class Controller:
         """Compute the command of this control step, or None while idle."""
         now_s = self._clock()
         if self.loop.begin(now_s):
-            self._inputs.distrust(now_s)
+            # what comes first has waited in queues for an unknown time; of depth 1, they are soon empty
+            self._inputs.forget(until_s=now_s + self._joint_state_timeout_s)
             self._supervisor.update(now_s, fault=HoldReason.STALLED, at_rest=False)
         fault = self.fault(now_s)
         mode = self._supervisor.update(now_s, fault=fault, at_rest=self._limiter.at_rest)

@@ -45,18 +45,13 @@ class LatestInputs:
         """Keep a goal; it stands until the next one."""
         self.goal = sample
 
-    def forget(self) -> None:
-        """Forget what sensors said; a goal is what an operator said, and stands."""
-        self.joints = self.cloud = None
+    def forget(self, until_s: float) -> None:
+        """Forget what sensors said, and believe nothing that came, or comes, before `until_s`.
 
-    def distrust(self, now_s: float) -> None:
-        """Forget what sensors said, and believe none of it that comes before their timeout has passed.
-
-        For when nobody listened for a while: what then comes first has waited in a queue, nobody knows how
-        long, and passes for fresh by its arrival. A queue of depth 1 is empty long before the timeout.
+        A goal is what an operator said, and stands.
         """
-        self.forget()
-        self._fresh_from_s = now_s + self._needs.joint_state_timeout_s
+        self.joints = self.cloud = None
+        self._fresh_from_s = until_s
 
     def fault(self, now_s: float) -> HoldReason | None:
         """Return what is wrong, the gravest first; None if a policy may act on the inputs."""

@@ -80,7 +80,7 @@ def test_after_a_time_away_only_what_comes_after_the_timeout_is_believed():
     """Queued messages come at once when the process goes on, and look as if they were new."""
     inputs = complete(10.0)
     inputs.take_joints(joints(12.0))  # it waited in a queue, and was taken before the first tick
-    inputs.distrust(12.001)
+    inputs.forget(until_s=12.101)
     assert inputs.fault(12.001) is HoldReason.JOINT_STATE_STALE and not inputs.ages_s(12.001)
     for late_s in (11.9, 12.0, 12.01, 12.09):
         inputs.take_joints(joints(late_s))
@@ -93,16 +93,20 @@ def test_after_a_time_away_only_what_comes_after_the_timeout_is_believed():
 
 def test_what_is_forgotten_may_be_said_again_at_once():
     inputs = complete(10.0)
-    inputs.forget()
-    assert inputs.fault(10.0) is HoldReason.JOINT_STATE_STALE
-    inputs.take_joints(joints(10.0))
-    inputs.take_cloud(cloud(10.0))
-    assert inputs.fault(10.0) is None
+    old_joints, old_cloud = inputs.joints, inputs.cloud
+    inputs.forget(until_s=10.001)
+    inputs.take_joints(old_joints)  # not that, which is still at hand
+    inputs.take_cloud(old_cloud)
+    assert inputs.fault(10.001) is HoldReason.JOINT_STATE_STALE
+    inputs.take_joints(joints(10.001))
+    assert inputs.fault(10.001) is HoldReason.CLOUD_STALE
+    inputs.take_cloud(cloud(10.001))
+    assert inputs.fault(10.001) is None
 
 
 def test_a_goal_outlives_a_time_away():
     inputs = LatestInputs(InputNeeds(cloud=False, goal=True, joint_state_timeout_s=0.1, cloud_timeout_s=0.25))
     goal = GoalSample(position=np.ones(3))
     inputs.take_goal(goal)
-    inputs.distrust(3.0)
+    inputs.forget(until_s=3.0)
     assert inputs.goal is goal
