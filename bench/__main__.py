@@ -12,6 +12,7 @@ BENCHMARKS = (
     "gpu_code",
     "learner_epoch",
     "vision",
+    "recording",
 )
 LONG = ("kill_resume", "learning_extras", "scale_out", "vision_training")
 
