@@ -14,9 +14,11 @@ from launch.substitutions import LaunchConfiguration, PathJoinSubstitution, This
 from launch_ros.actions import Node
 
 from policy_runner.bundle import read_bundle
-from rewarped_sim.launch_arguments import refuse_unknown_arguments
+from rewarped_sim.launch_arguments import numbers, refuse_unknown_arguments
 
 CONFIG_FOLDER = PathJoinSubstitution([ThisLaunchFileDir(), "..", "config"])
+
+ENCLAVE = "/rewarped_sim/policy_runner"  # without effect unless ROS_SECURITY_ENABLE is set: docs/security.md
 
 # name: default, description, choices
 ARGUMENTS = {
@@ -31,9 +33,17 @@ ARGUMENTS = {
         "How commands are published; empty: as in config",
         ["", "joint_trajectory", "commands", "joint_command"],
     ),
+    "command_topic": ("", "Topic of the commands; empty: ~/<command_type>", None),
+    "urdf": ("", "URDF file of the robot, whose joint limits then hold too; empty: as in config", None),
     "autostart": ("", "Configure and activate at start; empty: as in config", ["", "true", "false"]),
     "namespace": ("", "Namespace of the node", None),
     "points": ("points", "Topic of the clouds", None),
+    "cloud_frame": ("", "frame_id that clouds must have; empty: as in config", None),
+    "cloud_extrinsics": (
+        "",
+        "Pose of cloud_frame in the frame of the policy: 'x y z qx qy qz qw'; empty: as in config",
+        None,
+    ),
     "joint_states": ("joint_states", "Topic of the joint states", None),
     "record": ("", "Folder that gets a bag of the run; empty: as in config", None),
     "use_sim_time": ("false", "Let the control loop follow /clock", ["true", "false"]),
@@ -79,8 +89,16 @@ def start_runner(context):
         parameters["command_type"] = given("command_type")
     if given("autostart"):
         parameters["autostart"] = given("autostart") == "true"
+    if given("urdf"):
+        parameters["urdf"] = str(Path(given("urdf")).absolute())
     if given("record"):
         parameters["record"] = str(Path(given("record")).absolute())
+    if given("cloud_frame"):
+        parameters["cloud_frame"] = given("cloud_frame")
+    if given("cloud_extrinsics"):
+        parameters["cloud_extrinsics"] = numbers("cloud_extrinsics", given("cloud_extrinsics"), 7)
+    types = ("joint_trajectory", "commands", "joint_command")
+    commands = [(f"~/{name}", given("command_topic")) for name in types if given("command_topic")]
     return [
         Node(
             package="rewarped_sim",
@@ -89,8 +107,8 @@ def start_runner(context):
             namespace=given("namespace"),
             output="screen",
             parameters=[given("config"), parameters],
-            remappings=[("points", given("points")), ("joint_states", given("joint_states"))],
-            arguments=["--ros-args", "--log-level", given("log_level")],
+            remappings=[("points", given("points")), ("joint_states", given("joint_states")), *commands],
+            arguments=["--ros-args", "--log-level", given("log_level"), "--enclave", ENCLAVE],
             on_exit=end_with_the_runner,
         )
     ]

@@ -69,6 +69,7 @@ def generate_launch_description():
                         for name, (kind, _, _) in ARGUMENTS.items()
                     }
                 ],
+                arguments=["--ros-args", "--enclave", "/rewarped_sim/train_node"],
                 sigterm_timeout=TIME_FOR_A_CHECKPOINT_S,
                 on_exit=end_with_the_training,
             ),

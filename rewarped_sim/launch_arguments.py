@@ -29,6 +29,14 @@ def number(name: str, text: str) -> float:
     return _number(name, text, float, "a number")
 
 
+def numbers(name: str, text: str, count: int) -> list[float]:
+    """Return the numbers, apart by blanks, that a launch argument gives; raises ValueError naming the argument."""
+    words = text.split()
+    if len(words) != count:
+        raise ValueError(f"launch argument {name!r}: expected {count} numbers, got {text!r}")
+    return [number(name, word) for word in words]
+
+
 def _number(name: str, text: str, kind: Callable[[str], float], expected: str) -> float:
     try:
         return kind(text)

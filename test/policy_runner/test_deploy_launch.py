@@ -78,9 +78,14 @@ class Launched:
                 return
         raise AssertionError("".join(self.lines))
 
+    def node_pid(self):
+        return re.search(r"process started with pid \[(\d+)\]", "".join(self.lines)).group(1)
+
+    def node_command(self):
+        return Path("/proc", self.node_pid(), "cmdline").read_text().split("\0")
+
     def node_environment(self):
-        pid = re.search(r"process started with pid \[(\d+)\]", "".join(self.lines)).group(1)
-        items = Path("/proc", pid, "environ").read_bytes().split(b"\0")
+        items = Path("/proc", self.node_pid(), "environ").read_bytes().split(b"\0")
         return dict(item.decode().split("=", 1) for item in items if b"=" in item)
 
     def interrupt(self):
@@ -120,7 +125,11 @@ def test_every_argument_is_described():
         "autostart",
         "namespace",
         "points",
+        "cloud_frame",
+        "cloud_extrinsics",
         "joint_states",
+        "command_topic",
+        "urdf",
         "record",
         "use_sim_time",
         "log_level",
@@ -149,6 +158,15 @@ def test_arguments_reach_the_node(launched, bundle, config):
     runner.read_until("[left.policy_runner]: unconfigured")
     assert runner.interrupt() == 0
     assert "inactive" not in "".join(runner.lines)
+
+
+def test_its_commands_go_where_the_controller_listens_and_its_enclave_is_named(launched, bundle, config):
+    topic = "/joint_trajectory_controller/joint_trajectory"
+    runner = launched(f"policy:={bundle}", f"config:={config}", f"command_topic:={topic}")
+    runner.read_until("active: idle")
+    words = runner.node_command()
+    assert f"~/joint_trajectory:={topic}" in words
+    assert words[words.index("--enclave") + 1] == "/rewarped_sim/policy_runner"
 
 
 def test_what_the_config_says_holds_unless_an_argument_says_otherwise(launched, bundle, config):
