@@ -19,7 +19,14 @@ from launch.substitutions import LaunchConfiguration, PathJoinSubstitution, This
 from launch_ros.actions import Node
 
 from policy_runner.bundle import read_bundle
-from rewarped_sim.launch_arguments import number, refuse_unknown_arguments, whole_number
+from rewarped_sim.launch_arguments import number, numbers, refuse_unknown_arguments, whole_number
+from rewarped_sim.sensor_model import SensorConfig
+
+
+def words(values):
+    """Return numbers as a launch argument has them."""
+    return " ".join(str(value) for value in values)
+
 
 # name: default, description, choices
 ARGUMENTS = {
@@ -43,6 +50,18 @@ ARGUMENTS = {
         "joint_trajectory",
         "How the runner commands the robot",
         ["joint_trajectory", "commands", "joint_command"],
+    ),
+    "camera": (
+        "none",
+        "What the robot sees by: depth, a simulated depth camera; none, all particles or the task's own camera",
+        ["none", "depth"],
+    ),
+    "camera_position": (words(SensorConfig.position), "Where the depth camera stands: 'x y z' [m]", None),
+    "camera_look_at": (words(SensorConfig.look_at), "Point that it looks at: 'x y z' [m]", None),
+    "camera_self_filter": (
+        "true",
+        "The tool gives no points, as where a robot filters out what its own model covers",
+        ["true", "false"],
     ),
     "rviz": ("false", "Watch in RViz", ["true", "false"]),
 }
@@ -74,11 +93,16 @@ def check_argument_names(context):
 
 
 def start_robot_and_runner(context):
-    """Return the two; a broken bundle or a number that is none ends the launch right here."""
+    """Return the two; a broken bundle, a number that is none or a camera that cannot be ends the launch right here."""
 
     def given(name):
         return LaunchConfiguration(name).perform(context)
 
+    camera = SensorConfig(
+        position=tuple(numbers("camera_position", given("camera_position"), 3)),
+        look_at=tuple(numbers("camera_look_at", given("camera_look_at"), 3)),
+    )
+    sees_by_camera = given("camera") == "depth"
     folder = Path(ThisLaunchFileDir().perform(context))
     policy = Path(given("policy")).absolute()
     bundle = read_bundle(policy)
@@ -101,9 +125,14 @@ def start_robot_and_runner(context):
                 "lockstep": given("lockstep") == "true",
                 "runner": "policy_runner",
                 "publish_clock": sim_time,
+                "camera": given("camera"),
+                "camera_position": list(camera.position),
+                "camera_look_at": list(camera.look_at),
+                "camera_self_filter": given("camera_self_filter") == "true",
             }
         ],
         remappings=[(f"~/{command}", f"policy_runner/{command}") for command in (*commands, "goal")],
+        arguments=["--ros-args", "--enclave", "/rewarped_sim/sim_node"],
         on_exit=end_with_the_robot,
     )
     runner = IncludeLaunchDescription(
@@ -113,6 +142,8 @@ def start_robot_and_runner(context):
             "config": str(folder.parent / "config" / "runner_in_simulation.yaml"),
             "command_type": given("command_type"),
             "use_sim_time": "true" if sim_time else "false",
+            "cloud_frame": camera.frame if sees_by_camera else "",
+            "cloud_extrinsics": words(camera.pose) if sees_by_camera else "",
         }.items(),
     )
     return [robot, runner]

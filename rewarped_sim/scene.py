@@ -28,6 +28,8 @@ class SceneShape:
     """Red, green, blue in 0..1."""
     see_through: bool = False
     """Whether what is inside shows."""
+    tool: bool = False
+    """Whether it is part of the tool that the joints drive."""
     ghost: bool = False
     """Whether it only tells people something, such as a goal: nothing is there that a camera could see."""
 

@@ -11,9 +11,8 @@ import numpy as np
 import warp as wp
 
 from rewarped_sim.engine.range_image import PixelRays, PosedShape, see_balls, see_shapes, see_skin
-from rewarped_sim.registry import unknown
 from rewarped_sim.scene import Scene
-from rewarped_sim.sensor_model import Image, SensorConfig, SensorError, disturbed
+from rewarped_sim.sensor_model import Image, SensorConfig, disturbed
 
 
 class SceneCamera:
@@ -33,24 +32,14 @@ class SceneCamera:
         )
 
     def measure(self, scene: Scene, number: int) -> Image:
-        """Return the picture of that number: (height, width) depths [m], NaN where there is no point.
-
-        Raises SensorError where a shape to be filtered out is none of the scene's.
-        """
+        """Return the picture of that number: (height, width) depths [m], NaN where there is no point."""
         random = np.random.default_rng((self._config.seed, number))
         return disturbed(self.see(scene), self._config, random)
 
     def see(self, scene: Scene) -> Image:
-        """Return true depths, (height, width) [m]; infinite where there is nothing in range, and where it is filtered.
-
-        Raises as `measure` does.
-        """
+        """Return true depths, (height, width) [m]; infinite where nothing is in range, and where it is filtered."""
         far_m, device = self._config.max_range_m, self._device
         shapes = [shape for shape in scene.shapes if not shape.ghost]
-        names = [shape.name for shape in shapes]
-        for name in self._config.filtered_shapes:
-            if name not in names:
-                raise SensorError(f"filtered_shapes: {unknown('shape', name, names)}")
         posed = [
             PosedShape(
                 kind=shape.kind,
@@ -66,5 +55,7 @@ class SceneCamera:
         for surface in scene.surfaces:
             skin = see_skin(self._rays, surface.vertices, surface.triangles, far_m=far_m, device=device)
             soft = np.minimum(soft, skin)
-        filtered = np.isin(nearest, [names.index(name) for name in self._config.filtered_shapes])
+        filtered = np.isin(
+            nearest, [i for i, shape in enumerate(shapes) if shape.tool and self._config.self_filter]
+        )
         return np.where(soft < rigid, soft, np.where(filtered, np.float32(np.inf), rigid))

@@ -59,8 +59,8 @@ class SensorConfig:
     skin: float = _setting(
         1.5, "Radius of the balls that make up the surface of particles, in radii of a particle."
     )
-    filtered_shapes: tuple[str, ...] = _setting(
-        (), "Shapes that give no points, as where a robot filters out what its own model covers."
+    self_filter: bool = _setting(
+        False, "The tool gives no points, as where a robot filters out what its own model covers."
     )
     rate_hz: float = _setting(30.0, "Pictures a second; 0: one with every state.", high=1000.0)
     latency_s: float = _setting(0.03, "Time from a picture until it is published [s].", high=10.0)

@@ -265,6 +265,7 @@ def draw(
             position=position.astype(np.float32),
             quaternion=quaternion.astype(np.float32),
             color=shape.color,
+            tool=True,
         )
         for shape, (position, quaternion) in zip(tool.shapes, posed, strict=True)
     )

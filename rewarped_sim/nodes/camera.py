@@ -61,16 +61,10 @@ class CameraPublisher:
     def __init__(
         self, node: Node, config: SensorConfig, scene: Scene, *, points: Publisher, device: str
     ) -> None:
-        """scene: what will be looked at; points: of clouds; device: where depths are computed.
-
-        Raises ParameterError where a shape to be filtered out is none of the scene's.
-        """
+        """scene: what will be looked at; points: of clouds; device: where depths are computed."""
         self._config = config
         self._camera = SceneCamera(config, device=device)
-        try:
-            self._camera.see(scene)  # compiles kernels, too, before anybody waits for a picture
-        except SensorError as error:
-            raise ParameterError(f"parameter {PREFIX}{error}") from error
+        self._camera.see(scene)  # compiles kernels, before anybody waits for a picture
         self._shutter: Shutter[NDArray[np.float32]] = Shutter(
             rate_hz=config.rate_hz, latency_s=config.latency_s
         )

@@ -23,8 +23,8 @@ class Param:
     """One parameter; the type of its default is its type."""
 
     name: str
-    default: bool | int | float | str | tuple[float, ...] | tuple[str, ...]
-    """A tuple of numbers has as many as its default; one of names may have any number, and is empty by default."""
+    default: bool | int | float | str | tuple[float, ...]
+    """A list has as many numbers as its default."""
     description: str
 
 
@@ -57,13 +57,11 @@ def _typed(param: Param, value: Any) -> Any:
     return _typed_value(param.name, type(param.default), value)
 
 
-def _typed_tuple(name: str, default: tuple[Any, ...], value: Any) -> tuple[Any, ...]:
-    expected = f"a list of {len(default)} numbers" if default else "a list of names"
-    if isinstance(value, (str, bytes)) or not isinstance(value, Sequence):
+def _typed_tuple(name: str, default: tuple[float, ...], value: Any) -> tuple[float, ...]:
+    expected = f"a list of {len(default)} numbers"
+    if isinstance(value, (str, bytes)) or not isinstance(value, Sequence) or len(value) != len(default):
         raise ParameterError(f"parameter {name}: expected {expected}, got {value!r}")
-    if default and len(value) != len(default):
-        raise ParameterError(f"parameter {name}: expected {expected}, got {list(value)}")
-    return tuple(_typed_value(name, type(default[0]) if default else str, item) for item in value)
+    return tuple(_typed_value(name, float, item) for item in value)
 
 
 def _typed_value(name: str, kind: type, value: Any) -> Any:

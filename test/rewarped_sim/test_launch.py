@@ -54,6 +54,8 @@ def finish(process):
     [
         ("train", "task algo num_envs seed device epochs out_dir resume rviz config wait_for_goal"),
         ("play", "policy task seed device task_config episodes real_time_factor lockstep command_type rviz"),
+        ("play", "camera camera_position camera_look_at camera_self_filter"),
+        ("deploy", "policy config command_type cloud_frame cloud_extrinsics"),
         ("view", "view"),
     ],
 )
@@ -99,9 +101,25 @@ def test_training_ends_the_launch_and_the_policy_plays(launch, tiny_config, tmp_
     if shutil.which("rviz2") is None:
         assert "rviz2 is not on the PATH" in output
 
-    code, output = finish(launch("play", "policy:=run/bundle", f"task_config:={tiny_config}", "episodes:=2"))
-    assert code == 0, output
-    assert re.search(r"mean return \d+\.\d+ over 2 episodes", output)
+    for sight in ("none", "depth"):
+        words = [f"task_config:={tiny_config}", "episodes:=2", f"camera:={sight}"]
+        code, output = finish(launch("play", "policy:=run/bundle", *words))
+        assert code == 0, output
+        assert re.search(r"mean return \d+\.\d+ over 2 episodes", output)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["camera:=deep"], "deep"),
+        (["camera:=depth", "camera_position:=1 2"], "'camera_position': expected 3 numbers, got '1 2'"),
+        (["camera:=depth", "camera_look_at:=0.5 -0.35 1.15"], "look_at: must differ from position"),
+    ],
+)
+def test_a_camera_that_cannot_be_fails_the_launch(launch, words, message):
+    code, output = finish(launch("play", "policy:=nowhere", *words))
+    assert code != 0
+    assert message in output
 
 
 def test_ctrl_c_saves_a_checkpoint_and_resume_goes_on(launch, tiny_config, tmp_path):

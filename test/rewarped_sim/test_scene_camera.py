@@ -9,7 +9,7 @@ from scipy.spatial.transform import Rotation
 import rewarped_sim
 from rewarped_sim.scene import Scene, SceneShape, SceneSurface
 from rewarped_sim.scene_camera import SceneCamera
-from rewarped_sim.sensor_model import SensorConfig, SensorError, deproject, project
+from rewarped_sim.sensor_model import SensorConfig, deproject, project
 
 LEVEL = {"position": (0.0, 0.0, 1.0), "look_at": (1.0, 0.0, 1.0), "max_range_m": 10.0}
 """Looks along x; x right in the picture is -y, y down is -z."""
@@ -160,19 +160,14 @@ def test_a_skin_is_seen_and_hides():
 
 
 def test_a_filtered_tool_hides_the_floor_and_gives_no_points():
-    both = scene(shape("sphere", (0.2,), (0.0, 0.0, 0.5), name="tool"), shape("plane", (), (0.0, 0.0, 0.0)))
+    both = scene(shape("sphere", (0.2,), (0.0, 0.0, 0.5), tool=True), shape("plane", (), (0.0, 0.0, 0.0)))
     seen, config = see(both, **DOWN)
-    filtered, _ = see(both, **DOWN, filtered_shapes=("tool",))
+    filtered, _ = see(both, **DOWN, self_filter=True)
     tool = np.isfinite(sphere_depth(config, (0.0, 0.0, 0.5), 0.2))
     sure = surely(np.where(tool, 1.0, np.inf), 1)
     assert not np.isfinite(filtered[tool & sure]).any()
     np.testing.assert_array_equal(filtered[~tool & sure], seen[~tool & sure])
     assert np.isfinite(seen).all()
-
-
-def test_a_shape_that_is_to_be_filtered_must_be_there():
-    with pytest.raises(SensorError, match="filtered_shapes: unknown shape 'tol'; did you mean 'tool'"):
-        see(scene(shape("sphere", (0.2,), (0.0, 0.0, 0.5), name="tool")), **DOWN, filtered_shapes=("tol",))
 
 
 def test_a_mark_of_a_goal_is_not_seen():
