@@ -9,10 +9,8 @@ from launch.actions import OpaqueFunction, SetEnvironmentVariable
 from launch.substitutions import PathJoinSubstitution, ThisLaunchFileDir
 
 RANGE = "ROS_AUTOMATIC_DISCOVERY_RANGE"
-PROFILES_FILE = (
-    "FASTDDS_DEFAULT_PROFILES_FILE",
-    "FASTRTPS_DEFAULT_PROFILES_FILE",
-)  # from Fast DDS 3, and before
+PROFILES, OLD_PROFILES = "FASTDDS_DEFAULT_PROFILES_FILE", "FASTRTPS_DEFAULT_PROFILES_FILE"
+OLD_DISTRIBUTIONS = ("humble", "iron", "jazzy")  # with a Fast DDS before version 3, which knows the old name
 
 
 def generate_launch_description():
@@ -27,6 +25,7 @@ def settle(context):
     profiles = "fastdds_shm.xml" if this_machine else "fastdds_shm_network.xml"
     path = PathJoinSubstitution([ThisLaunchFileDir(), "..", "config", profiles]).perform(context)
     settings = [SetEnvironmentVariable(RANGE, discovery)]
-    if not any(context.environment.get(name) for name in PROFILES_FILE):
-        settings += [SetEnvironmentVariable(name, path) for name in PROFILES_FILE]
+    if not context.environment.get(PROFILES) and not context.environment.get(OLD_PROFILES):
+        old = context.environment.get("ROS_DISTRO") in OLD_DISTRIBUTIONS
+        settings.append(SetEnvironmentVariable(OLD_PROFILES if old else PROFILES, path))
     return settings

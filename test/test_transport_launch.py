@@ -41,7 +41,8 @@ def settled(tmp_path):
 
     def run(**given):
         assert ROS2 is not None, "no ros2 command: run make, or source a ROS installation"
-        environment = {name: value for name, value in os.environ.items() if name not in NAMES} | given
+        unset = (*NAMES, "ROS_DISTRO")
+        environment = {name: value for name, value in os.environ.items() if name not in unset} | given
         ended = subprocess.run(
             [ROS2, "launch", str(path)], env=environment, capture_output=True, text=True, timeout=HANG_S
         )
@@ -61,7 +62,13 @@ def test_by_default_nothing_leaves_this_machine(settled):
     found = settled()
     assert found["ROS_AUTOMATIC_DISCOVERY_RANGE"] == "LOCALHOST"
     assert is_profile(found["FASTDDS_DEFAULT_PROFILES_FILE"], "fastdds_shm.xml")
+    assert "FASTRTPS_DEFAULT_PROFILES_FILE" not in found  # would be warned of
+
+
+def test_an_older_fast_dds_is_told_under_the_name_it_knows(settled):
+    found = settled(ROS_DISTRO="jazzy")
     assert is_profile(found["FASTRTPS_DEFAULT_PROFILES_FILE"], "fastdds_shm.xml")
+    assert "FASTDDS_DEFAULT_PROFILES_FILE" not in found
 
 
 @pytest.mark.parametrize(
