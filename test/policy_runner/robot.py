@@ -148,10 +148,7 @@ class Robot:
         self.joints_publisher = self.node.create_publisher(JointState, "joint_states", best_effort)
         self.commands, self.status, self.diagnostics, self.policy_points = [], None, [], []
         self.stream: list[Sent] = []
-        self.ears = [
-            self.node.create_subscription(kind, f"policy_runner/{name}", self._obey, 1000)
-            for name, kind in COMMAND_TYPES.items()
-        ]
+        self.listen()
         self.node.create_subscription(DiagnosticStatus, "policy_runner/status", self._set_status, latched)
         self.node.create_subscription(DiagnosticArray, "/diagnostics", self.diagnostics.append, 10)
         self.node.create_subscription(
@@ -167,9 +164,10 @@ class Robot:
         self.clock_offset_s = 0  # of the sensors' clock
         self.next_tick_s = time.monotonic()
         self.mend()
+        self.parameters = SETTINGS | parameters
         with log.open("w") as file:
             self.process = subprocess.Popen(
-                [*RUNNER, *arguments(SETTINGS | parameters)],
+                [*RUNNER, *arguments(self.parameters)],
                 env=os.environ | ENVIRONMENT,
                 cwd=ROOT,
                 stdout=file,
@@ -187,6 +185,13 @@ class Robot:
         # what becomes of a message on its way: none, another one or several
         self.clouds_sent: Callable[[PointCloud2], list[PointCloud2]] = lambda cloud: [cloud]
         self.joints_sent: Callable[[JointState], list[JointState]] = lambda joints: [joints]
+
+    def listen(self):
+        """Have commands reach the robot."""
+        self.ears = [
+            self.node.create_subscription(kind, f"policy_runner/{name}", self._obey, 1000)
+            for name, kind in COMMAND_TYPES.items()
+        ]
 
     def close(self):
         self.process.send_signal(signal.SIGCONT)

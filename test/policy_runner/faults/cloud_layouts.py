@@ -44,6 +44,12 @@ def encode(
     return message
 
 
+def in_place_of(cloud, message):
+    """Return a message under the header of the cloud that it replaces."""
+    message.header = cloud.header
+    return message
+
+
 LEGAL = {
     "as most send it": {},
     "big-endian": {"big_endian": True},

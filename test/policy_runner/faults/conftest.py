@@ -19,8 +19,8 @@ def start_moving(ros_context, bundles, tmp_path_factory):
     robots = []
 
     def start(**parameters):
-        parameters = {"policy": policy} | SETTINGS | parameters
-        robots.append(Robot(ros_context, bundles, folder / "log", contract=contract, **parameters))
+        parameters = {"contract": contract, "policy": policy} | SETTINGS | parameters
+        robots.append(Robot(ros_context, bundles, folder / "log", **parameters))
         robots[-1].drift = round_trip
         return robots[-1]
 

@@ -6,7 +6,8 @@ import json
 import math
 import time
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 from command_stream import assert_comes_to_rest, assert_safe, by_policy
@@ -22,6 +23,7 @@ SETTINGS = {
     "cloud_timeout_s": TIMEOUT_S,
     "joint_state_timeout_s": TIMEOUT_S,
     "max_input_skew_s": 5.0,
+    "inference_budget_s": 0.1,
 }
 NOISE = ("dropped_cloud_superseded", "deadline_misses")
 """Counters that a busy machine raises by itself."""
@@ -33,15 +35,27 @@ def counters(values):
     return {name: int(values[name]) for name in names if name not in NOISE}
 
 
-def follower(bundles):
+@dataclass(kw_only=True)
+class Trial:
+    """A fault while it is looked at."""
+
+    injected_ns: int
+    """Of the sensors' clock; the body may set it to a later moment."""
+    measured: dict[str, Any] = field(default_factory=dict)
+    """What came out of it, once it is over."""
+
+
+def follower(bundles, *more_terms):
     """Contract and weights of a policy that follows the cloud: each joint goes where the cloud's centre is."""
     contract = bundles.contract()
     action = replace(contract.action, scale=(0.05, 0.05, 0.3))
     joint_qd = ObsTerm(name="joint_qd", kind="joint_velocity", shape=(3,), unit="rad/s or m/s")
     cloud = replace(contract.point_cloud, min_points=5)
-    contract = replace(contract, action=action, obs_terms=(*contract.obs_terms, joint_qd), point_cloud=cloud)
-    joint_q, com_q, no_joint_qd = -10.0 * np.eye(3), 10.0 * np.eye(3), np.zeros((3, 3))
-    w = {"W": np.vstack([joint_q, com_q, no_joint_qd]), "V": np.zeros((3, 3))}
+    contract = replace(
+        contract, action=action, obs_terms=(*contract.obs_terms, joint_qd, *more_terms), point_cloud=cloud
+    )
+    w = {"W": np.zeros((contract.state_size, 3)), "V": np.zeros((3, 3))}
+    w["W"][:6] = np.vstack([-10.0 * np.eye(3), 10.0 * np.eye(3)])  # joint_q, com_q
     return contract, {name: value.astype(np.float32) for name, value in w.items()}
 
 
@@ -70,30 +84,29 @@ class Faults:
         return armed
 
     @contextmanager
-    def holds(self, reason, *, drops=(), timeout_s=0.0):
+    def holds(self, reason, *, drops=(), timeout_s=0.0, mend=lambda: None):
         """Inject a fault in the body; the runner must hold for `reason`, and go on when all is mended.
 
         drops: why messages are dropped; timeout_s: how long the last good inputs may be used, where what is wrong is
-        that no more of them come. Gives the dictionary into which the measurements go.
+        that no more of them come; mend: what else it takes.
         """
         armed = self.move()
-        robot, measured = self.robot, {}
-        before, rss_mb, injected_ns = counters(values_of(robot.status)), robot.rss_mb(), robot.now_ns()
-        seen = len(robot.diagnostics)
-        yield measured
+        robot, trial = self.robot, Trial(injected_ns=self.robot.now_ns())
+        before, rss_mb, seen = counters(values_of(robot.status)), robot.rss_mb(), len(robot.diagnostics)
+        yield trial
         robot.held(commands=5)
         stream = robot.stream[armed:]
         assert_comes_to_rest(stream)
         last_ns = by_policy(stream)[-1].stamp_ns
-        assert last_ns < injected_ns, "a command was computed from what came with the fault"
+        assert last_ns < trial.injected_ns, "a command was computed from what came with the fault"
         extrapolated = sum(sent.stamp_ns == last_ns for sent in stream) if timeout_s else 0
         assert extrapolated <= math.ceil(timeout_s / self.dt_s) + 1
         rose = self.rose_since(before, seen)
         assert set(rose) == {f"held_{reason}", *(f"dropped_{name}" for name in drops)}
         assert rose[f"held_{reason}"] == 1
-        measured |= {"held_for": reason, "from_last_inputs": extrapolated}
-        measured |= {"counted": rose, "rss_mb": robot.rss_mb() - rss_mb}
-        self.observe(stream, **measured)
+        trial.measured = {"held_for": reason, "from_last_inputs": extrapolated, "counted": rose}
+        self.observe(stream, rss_mb=robot.rss_mb() - rss_mb, **trial.measured)
+        mend()
         self.move()
 
     @contextmanager
@@ -129,6 +142,6 @@ class Faults:
         }
 
     def observe(self, stream, **measured):
-        """Check the stream and keep what was measured; `bench.faults` puts it into docs/faults.md."""
+        """Check the stream, and leave what was measured in the test's report, where `bench.faults` finds it."""
         largest_step = assert_safe(stream, self.robot.contract.action, self.dt_s)
         self.record("fault", json.dumps({"commands": len(stream), "largest_step": largest_step} | measured))
