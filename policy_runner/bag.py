@@ -250,6 +250,23 @@ def read_bag(path: str | os.PathLike[str]) -> Iterator[BagMessage]:
                 raise BagError(f"{path}: cannot be read: {error or type(error).__name__}") from error
 
 
+def copy_bag(source: Path, target: Path) -> int:
+    """Write what can be read of a bag as a new one, whole with index and metadata; returns the number of messages.
+
+    Raises:
+        BagError: the bag cannot be read.
+        rosbags.rosbag2.WriterError: the target exists.
+        OSError: it cannot be written.
+    """
+    count = 0
+    with _Writer(target, version=Writer.VERSION_LATEST, storage_plugin=StoragePlugin.MCAP) as writer:
+        for message in read_bag(source):
+            connection = writer.connection(message.topic, message.type)
+            writer.write(connection, message.log_time_ns, message.data)
+            count += 1
+    return count
+
+
 def mend(source: Path, target: Path) -> Path:
     """Write all whole messages of a cut `.mcap` file to another that ends as it should; return that.
 

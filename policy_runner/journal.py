@@ -44,8 +44,10 @@ class Event:
     log_time_ns: int
     values: Mapping[str, Any]
     """What the event says, without `seq`."""
-    cloud: BagMessage | None
-    """The message before it, where that is a cloud."""
+    points: BagMessage | None
+    """The message that it speaks of, for `cloud`."""
+    raw_clouds: tuple[BagMessage, ...]
+    """Clouds as they came, since the last event."""
 
 
 class Journal:
@@ -61,7 +63,8 @@ class Journal:
         """
         self.bag = bag
         self._node, self._frame, self._clock = node, frame, clock
-        self._offset_ns = time.time_ns() - _nanoseconds(clock())
+        self.offset_ns = time.time_ns() - _nanoseconds(clock())
+        """Log time less the time by `clock`."""
         self._lock = threading.Lock()
         self._seq = 0
 
@@ -122,7 +125,7 @@ class Journal:
         )
 
     def _log_time_ns(self, at_s: float | None) -> int:
-        return self._offset_ns + _nanoseconds(self._clock() if at_s is None else at_s)
+        return self.offset_ns + _nanoseconds(self._clock() if at_s is None else at_s)
 
 
 def read_journal(path: str | os.PathLike[str]) -> Iterator[Event]:
@@ -131,21 +134,23 @@ def read_journal(path: str | os.PathLike[str]) -> Iterator[Event]:
     Raises:
         BagError: the bag cannot be read, holds no journal from its beginning, or one of another format.
     """
-    cloud, begun = None, False
+    points, raw_clouds, begun = None, [], False
     for message in read_bag(path):
         topic = message.topic.rpartition("/")[2]
-        if (topic, message.type) == (POLICY_POINTS, CLOUD_TYPE):
-            cloud = message
-        if (topic, message.type) != (JOURNAL, EVENT_TYPE):
+        if message.type == CLOUD_TYPE and topic == POLICY_POINTS:
+            points = message
+        elif message.type == CLOUD_TYPE:
+            raw_clouds.append(message)
+        if message.type != EVENT_TYPE or topic != JOURNAL:
             continue
-        event = _decode_event(path, message, cloud)
+        event = _decode_event(path, message, points, tuple(raw_clouds))
         if not begun and (event.kind, event.seq) != ("begin", 0):
             raise BagError(f"{path}: the journal does not start at its beginning, but with {event.kind!r}")
         if event.kind == "begin" and event.values.get("format") != FORMAT:
             raise BagError(
                 f"{path}: journal: this build reads format {FORMAT}, the bag has {event.values.get('format')!r}"
             )
-        begun, cloud = True, None
+        points, raw_clouds, begun = None, [], True
         yield event
     if not begun:
         raise BagError(f"{path}: the bag holds no journal of a policy runner")
@@ -162,7 +167,9 @@ def _encode_event(kind: str, values: Mapping[str, Any]) -> memoryview:
     return message_types().serialize_cdr(message_types().types[EVENT_TYPE](kind, text), EVENT_TYPE)
 
 
-def _decode_event(path: object, message: BagMessage, cloud: BagMessage | None) -> Event:
+def _decode_event(
+    path: object, message: BagMessage, points: BagMessage | None, raw_clouds: tuple[BagMessage, ...]
+) -> Event:
     try:
         pair: Any = message_types().deserialize_cdr(message.data, message.type)
         values = json.loads(pair.value)
@@ -171,7 +178,8 @@ def _decode_event(path: object, message: BagMessage, cloud: BagMessage | None) -
             seq=values.pop("seq"),
             log_time_ns=message.log_time_ns,
             values=values,
-            cloud=cloud,
+            points=points,
+            raw_clouds=raw_clouds,
         )
     except Exception as error:  # bytes that are not what was written fail in many ways
         raise BagError(

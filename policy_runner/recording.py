@@ -59,6 +59,7 @@ class RecordedController(Controller):
             "begin",
             {
                 "format": FORMAT,
+                "log_time_offset_ns": journal.offset_ns,
                 "digest": policy.digest,
                 "contract": asdict(policy.contract),
                 "settings": asdict(settings),

@@ -209,11 +209,11 @@ class _Run:
                         )
                     )
                 case "cloud":
-                    if event.cloud is None:
+                    if event.points is None:
                         raise RepeatError(f"at {time_s:.3f} s: the points of a cloud are missing")
                     controller.set_cloud(
                         CloudSample(
-                            points=points_of(event.cloud),
+                            points=points_of(event.points),
                             stamp_ns=values["stamp_ns"],
                             arrival_s=values["arrival_s"],
                         )

@@ -19,6 +19,7 @@ import numpy as np
 
 from policy_runner.bag import BagError
 from policy_runner.bundle import BundleError
+from policy_runner.cloud_replay import CloudOutcome, make_again
 from policy_runner.inference import Policy
 from policy_runner.journal import read_journal
 from policy_runner.repeat import Outcome, RepeatError, repeat
@@ -112,6 +113,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         action="store_true",
         help="the bundle is another one: show what it would have commanded in the same situations",
     )
+    parser.add_argument(
+        "--clouds",
+        action="store_true",
+        help="also make the points that the network saw again, where record_clouds was on, and compare them",
+    )
     parser.add_argument("--out", type=Path, help="folder for commands.csv and, with Matplotlib, commands.png")
     options = parser.parse_args(arguments)
     if options.other and len(options.policy) > 1:
@@ -123,16 +129,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
             {network.digest: network for network in networks},
             other=networks[0] if options.other else None,
         )
+        clouds = make_again(read_journal(options.bag)) if options.clouds else CloudOutcome()
     except (BundleError, BagError, RepeatError) as error:
         print(f"refused: {error}", file=sys.stderr)
         return REFUSED
     print(report(outcome, other=options.other))
+    if options.clouds:
+        print(f"clouds     {clouds}")
     if options.out is not None:
         _write(outcome, options.out)
+    if clouds.different or (outcome.differences and not options.other):
+        return DIFFERENT
     if options.other:
         return EQUAL
-    if outcome.differences:
-        return DIFFERENT
     return INCOMPLETE if outcome.missing else EQUAL
 
 

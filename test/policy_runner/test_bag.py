@@ -16,6 +16,7 @@ import pytest
 from rosbags.highlevel import AnyReader
 from rosbags.rosbag2 import Reader
 
+from policy_runner import mend_bag
 from policy_runner.bag import ROOM_BYTES, SYNC_S, BagError, BagWriter, Entry, message_types, read_bag
 
 ROOT = Path(__file__).parents[2]
@@ -235,3 +236,19 @@ def test_what_is_no_bag_is_refused_with_what_was_found(tmp_path):
     ):
         with pytest.raises(BagError, match=found):
             list(read_bag(tmp_path / path))
+
+
+def test_a_cut_bag_can_be_made_one_that_every_tool_reads(tmp_path, capsys):
+    whole = write(tmp_path / "bag", 3000, size=1000).read_bytes()
+    cut = tmp_path / "cut.mcap"
+    cut.write_bytes(whole[: len(whole) // 2])
+    assert mend_bag.main([str(cut), str(tmp_path / "new")]) == 0
+    with Reader(tmp_path / "new") as reader:
+        count = reader.message_count
+        assert [number_of(message) for message in read_bag(cut)] == list(range(count))
+        times = [time_ns for _, time_ns, _ in reader.messages()]
+    assert times == [10**18 + n * 1000 for n in range(count)] and 1400 < count < 1500
+    assert capsys.readouterr().out == f"{count} messages in {tmp_path / 'new'}\n"
+    assert mend_bag.main([str(cut), str(tmp_path / "new")]) == 1
+    assert mend_bag.main([str(tmp_path / "nowhere"), str(tmp_path / "newer")]) == 1
+    assert capsys.readouterr().err.count("refused: ") == 2

@@ -45,6 +45,11 @@ def test_a_run_is_equal_to_the_bit(run, bundle, second, capsys):
     assert "all equal to the bit" in out
 
 
+def test_without_raw_clouds_it_says_that_there_was_nothing_to_make_again(run, bundle, second, capsys):
+    code, out, _ = replay(capsys, run, "--policy", bundle, "--policy", second, "--clouds")
+    assert code == 0 and "clouds     0 made again from raw clouds, nothing to compare; " in out
+
+
 def test_a_changed_command_is_named_with_time_and_joint(run, bundle, second, capsys, tmp_path):
     def change(kind, values):
         if kind == "tick" and values["command"] and values["seq"] > 500:

@@ -14,6 +14,7 @@ from rosbags.highlevel import AnyReader
 
 from policy_runner.bag import read_bag
 from policy_runner.bundle import load_bundle
+from policy_runner.cloud_replay import make_again
 from policy_runner.inference import Policy
 from policy_runner.journal import read_journal
 from policy_runner.repeat import repeat
@@ -82,6 +83,8 @@ def test_the_replay_of_a_run_commands_what_the_robot_heard(start, bundle, second
     assert str(bag) == values["recording"]
     outcome = repeated(bag, bundle, second)
     assert outcome.complete
+    clouds = make_again(read_journal(bag))
+    assert clouds.equal == outcome.events["cloud"] > 10
     np.testing.assert_array_equal(commands_of(outcome), heard(robot))
     assert {kind: outcome.events[kind] for kind in ("stop", "reset_stop", "swap", "load_policy")} == {
         "stop": 1,
