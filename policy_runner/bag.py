@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import itertools
 import os
 import struct
 import tempfile
@@ -258,9 +259,11 @@ def copy_bag(source: Path, target: Path) -> int:
         rosbags.rosbag2.WriterError: the target exists.
         OSError: it cannot be written.
     """
+    messages = read_bag(source)
+    first = next(messages, None)  # before anything is written, lest nothing can be read
     count = 0
     with _Writer(target, version=Writer.VERSION_LATEST, storage_plugin=StoragePlugin.MCAP) as writer:
-        for message in read_bag(source):
+        for message in itertools.chain(() if first is None else (first,), messages):
             connection = writer.connection(message.topic, message.type)
             writer.write(connection, message.log_time_ns, message.data)
             count += 1
