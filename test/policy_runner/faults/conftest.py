@@ -6,7 +6,7 @@ import pytest
 
 pytest.register_assert_rewrite("command_stream", "injection")  # before they are imported
 
-from injection import SETTINGS, Faults, follower, round_trip  # noqa: E402
+from injection import PROFILE, SETTINGS, Faults, follower, round_trip  # noqa: E402
 from robot import Robot  # noqa: E402
 
 
@@ -20,7 +20,10 @@ def start_moving(ros_context, bundles, tmp_path_factory):
 
     def start(**parameters):
         parameters = {"contract": contract, "policy": policy} | SETTINGS | parameters
-        robots.append(Robot(ros_context, bundles, folder / "log", **parameters))
+        with pytest.MonkeyPatch.context() as patch:
+            for name, value in PROFILE.items():
+                patch.setenv(name, value)
+            robots.append(Robot(ros_context, bundles, folder / "log", **parameters))
         robots[-1].drift = round_trip
         return robots[-1]
 

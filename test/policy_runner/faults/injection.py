@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 from command_stream import assert_comes_to_rest, assert_safe, by_policy
-from robot import values_of
+from robot import ROOT, values_of
 
 from policy_runner.contract import ObsTerm
 
@@ -25,6 +25,8 @@ SETTINGS = {
     "max_input_skew_s": 5.0,
     "inference_budget_s": 0.1,
 }
+PROFILE = {"FASTDDS_DEFAULT_PROFILES_FILE": str(ROOT / "config" / "fastdds_shm.xml")}
+"""What the launch files set for large clouds."""
 NOISE = ("dropped_cloud_superseded", "deadline_misses")
 """Counters that a busy machine raises by itself."""
 

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import itertools
+import os
+import subprocess
+import sys
 
+import big_camera
 import numpy as np
 from builtin_interfaces.msg import Time
 from cloud_layouts import CONTRADICTIONS, LEGAL, UNREADABLE, encode, in_place_of
 from command_stream import by_policy
-from injection import TIMEOUT_S
-from robot import nanoseconds
+from injection import PROFILE, TIMEOUT_S
+from robot import ENVIRONMENT, nanoseconds
 
 HOUR_S = 3600
 stale = {"reason": "cloud_stale", "timeout_s": TIMEOUT_S}
@@ -152,6 +156,34 @@ def test_every_legal_layout_is_read_exactly(faults):
         np.testing.assert_array_equal(seen, healthy[::5])
 
 
+# 6: size
+
+
+def test_clouds_of_millions_of_points_cost_no_tick_and_little_memory(faults):
+    """As big as a message can be here; the decoder alone is given 50 million points in test_pointcloud.py."""
+    robot, clouds = faults.robot, 5
+    camera = subprocess.Popen(
+        [sys.executable, big_camera.__file__, str(clouds)],
+        env=os.environ | ENVIRONMENT | PROFILE | {"PYTHONPATH": os.pathsep.join(sys.path)},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert camera.stdout.readline() == "ready\n"
+    shown, rss_mb = len(robot.policy_points), robot.rss_mb()
+    with faults.goes_on():
+        robot.clouds_sent = lambda cloud: []  # else the small ones would take the place of the big ones
+        camera.stdin.write("go\n")
+        camera.stdin.flush()
+        robot.until(
+            lambda: sum(not points_of(seen).any() for seen in robot.policy_points[shown:]) >= clouds - 1
+        )
+        robot.clouds_sent = lambda cloud: [cloud]
+    camera.communicate()
+    assert camera.returncode == 0
+    assert robot.rss_mb() - rss_mb < 10 * big_camera.BYTES / 1e6
+
+
 # 7: rates and order
 
 
@@ -214,6 +246,28 @@ def test_stamps_an_hour_off_hold(faults):
 
     with faults.holds(**stale, drops=["cloud_bad_stamp"]):
         faults.robot.clouds_sent = off
+
+
+def test_clouds_without_a_stamp_are_watched_by_their_arrival(faults):
+    """Their commands have no stamp either, which in the stream is that of a hold: so these are told by their motion."""
+    robot = faults.robot
+
+    def unstamped(cloud):
+        cloud.header.stamp = Time()
+        return [cloud]
+
+    faults.move()
+    held, first = robot.counter("held_cloud_stale"), len(robot.stream)
+    robot.clouds_sent = unstamped
+    robot.until(lambda: len(robot.stream) >= first + 30)
+    assert robot.status.message == "active: running"
+    assert np.diff([sent.positions for sent in robot.stream[-5:]], axis=0).any(axis=1).all()
+    robot.cloud_on = False
+    robot.until(lambda: robot.status.message == "active: holding: cloud_stale")
+    robot.held(commands=5)
+    assert robot.counter("held_cloud_stale") == held + 1
+    faults.observe(robot.stream[first:], held_for="cloud_stale")
+    faults.move()
 
 
 def test_stamps_that_stand_still_hold(faults):
