@@ -13,8 +13,18 @@ BENCHMARKS = (
     "learner_epoch",
     "vision",
     "recording",
+    "cloud_chain",
+    "transport",
 )
-LONG = ("kill_resume", "learning_extras", "scale_out", "vision_training")
+LONG = (
+    "fuzz_bundles",
+    "fuzz_clouds",
+    "hot_swaps",
+    "kill_resume",
+    "learning_extras",
+    "scale_out",
+    "vision_training",
+)
 
 
 def main() -> int:

@@ -65,11 +65,15 @@ class CloudLike(Protocol):
 
     height: int
     width: int
-    fields: Sequence[Any]  # FieldLike; message classes are not generic over it
     is_bigendian: bool
     point_step: int
     row_step: int
     data: Any  # anything with the buffer protocol
+
+    @property
+    def fields(self) -> Sequence[FieldLike]:
+        """The layout of a point."""
+        ...
 
 
 def decode(cloud: CloudLike, *, max_points: int = MAX_POINTS) -> Points:
