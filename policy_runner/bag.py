@@ -14,6 +14,7 @@ import os
 import struct
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -156,7 +157,7 @@ class BagWriter:
                 self._writer.abort()
 
     def _write_until_closed(self) -> None:
-        since_sync_s, closed = 0.0, False
+        synced_s, closed = time.monotonic(), False
         while not (closed or self.problem):
             with self._wake:
                 self._wake.wait_for(lambda: self._closed, timeout=POLL_S)
@@ -166,10 +167,9 @@ class BagWriter:
                 if not self._write(entry):
                     self._end(f"it has reached its {self._max_bytes / 1e6:g} MB", lost=len(batch) - number)
                     break
-            since_sync_s += POLL_S
-            if since_sync_s >= SYNC_S:
-                since_sync_s = 0.0
+            if time.monotonic() - synced_s >= SYNC_S:
                 self._writer.sync()
+                synced_s = time.monotonic()
 
     def _write(self, entry: Entry) -> bool:
         try:
