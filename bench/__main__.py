@@ -17,6 +17,7 @@ BENCHMARKS = (
     "transport",
 )
 LONG = (
+    "deployed_return",
     "fuzz_bundles",
     "fuzz_clouds",
     "hot_swaps",

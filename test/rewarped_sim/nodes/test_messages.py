@@ -13,6 +13,7 @@ from rewarped_sim.engine.kinematics import SHAPE_SIZES
 from rewarped_sim.nodes import messages
 from rewarped_sim.run_control import RunState, RunStatus
 from rewarped_sim.scene import Scene, SceneLines, SceneShape, SceneSurface
+from rewarped_sim.sensor_model import SensorConfig
 
 STAMP = Time(sec=3, nanosec=4)
 HALF = 2**-0.5
@@ -51,6 +52,26 @@ def test_a_cloud_holds_every_particle_in_order():
     assert [(f.name, f.offset) for f in cloud.fields] == [("x", 0), ("y", 4), ("z", 8)]
     values = struct.unpack("<9f", bytes(cloud.data))
     assert values == pytest.approx([v for point in POINTS for v in point])
+
+
+def test_a_picture_of_points_goes_row_by_row():
+    points = np.arange(2 * 3 * 3, dtype=np.float32).reshape(2, 3, 3)
+    points[1, 0] = np.nan
+    cloud = messages.organised_cloud_message(points, "camera", STAMP)
+    assert (cloud.header.frame_id, cloud.header.stamp) == ("camera", STAMP)
+    assert (cloud.height, cloud.width, cloud.point_step, cloud.row_step) == (2, 3, 12, 36)
+    assert struct.unpack_from("<3f", bytes(cloud.data), 36 + 12) == (12.0, 13.0, 14.0)
+    assert not cloud.is_dense
+
+
+def test_intrinsics_are_those_of_a_camera_without_distortion():
+    config = SensorConfig(width=40, height=30, fx=50.0, fy=60.0, cx=19.0, cy=14.0, frame="eye")
+    info = messages.camera_info_message(config, STAMP)
+    assert (info.width, info.height, info.header.frame_id, info.header.stamp) == (40, 30, "eye", STAMP)
+    assert list(info.k) == [50.0, 0.0, 19.0, 0.0, 60.0, 14.0, 0.0, 0.0, 1.0]
+    np.testing.assert_array_equal(np.reshape(info.p, (3, 4))[:, :3], np.reshape(info.k, (3, 3)))
+    np.testing.assert_array_equal(np.reshape(info.r, (3, 3)), np.eye(3))
+    assert info.distortion_model == "plumb_bob" and not any(info.d)
 
 
 def test_a_cloud_holds_the_vertices_of_soft_bodies_too():

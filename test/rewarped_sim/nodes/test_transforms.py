@@ -6,6 +6,7 @@ import types
 import numpy as np
 import pytest
 from builtin_interfaces.msg import Time
+from rclpy.qos import DurabilityPolicy
 
 import rewarped_sim
 from rewarped_sim.engine.kinematics import rotation_matrix
@@ -16,11 +17,21 @@ class Recorder:
     """What TransformPublisher needs of a node and of a publisher."""
 
     def __init__(self, listeners=1):
-        self.sent, self.said, self.topics, self.listeners = [], [], [], listeners
+        self.sent, self.said, self.topics, self.qos, self.listeners = [], [], [], [], listeners
 
     def create_publisher(self, message_type, topic, qos):
         self.topics.append(topic)
+        self.qos.append(qos)
         return self
+
+    def get_clock(self):
+        return self
+
+    def now(self):
+        return self
+
+    def to_msg(self):
+        return Time(sec=1)
 
     def get_subscription_count(self):
         return self.listeners
@@ -85,6 +96,26 @@ def test_frames_are_published_where_somebody_listens(with_tf2_msgs):
     deaf = Recorder(listeners=0)
     transforms.TransformPublisher(deaf).publish(scene, Time())
     assert not deaf.sent
+
+
+def test_a_frame_that_does_not_move_is_published_once_for_all_who_ever_ask(with_tf2_msgs):
+    node = Recorder()
+    pose = (1.0, 2.0, 3.0, 0.0, 0.6, 0.0, 0.8)
+    assert transforms.StaticTransform(node, child="camera", parent="world", pose=pose).sent
+    assert node.topics == ["/tf_static"]
+    ((transform,),) = node.sent
+    assert (transform.header.frame_id, transform.child_frame_id) == ("world", "camera")
+    move, turn = transform.transform.translation, transform.transform.rotation
+    assert (move.x, move.y, move.z, turn.x, turn.y, turn.z, turn.w) == pose
+    assert node.qos[0].durability is DurabilityPolicy.TRANSIENT_LOCAL
+
+
+def test_without_the_message_type_a_frame_that_does_not_move_is_not_sent(monkeypatch):
+    monkeypatch.setitem(sys.modules, "tf2_msgs.msg", None)
+    node = Recorder()
+    pose = (0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0)
+    assert not transforms.StaticTransform(node, child="camera", parent="world", pose=pose).sent
+    assert not node.topics
 
 
 def test_without_the_message_type_it_is_said(monkeypatch):
