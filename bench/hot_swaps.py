@@ -6,7 +6,7 @@ Two policies with the same contract, as training exports them, take turns at 50 
 the node, opens the next one; every fiftieth is first read and vetted anew in a child process. The robot does as it is
 told. First, the same loop runs without any swaps: what the machine does to it alone.
 
-Exit code 1 if a swap cost a tick that the loop alone does not lose, a command left the slew limits, or memory grew.
+Exit code 1 if more than one tick in a row was missed, a command left the limits, or memory grew.
 """
 
 import argparse
@@ -159,6 +159,7 @@ class Loader:
         self._thread.start()
 
     def _load(self) -> None:
+        os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))  # of this thread, whatever the loop's is
         bundles = [read_bundle(folder) for folder in self._folders]
         for number in range(self.swaps):
             self._wanted.acquire()
@@ -205,12 +206,19 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="bench hot_swaps", description=__doc__)
     parser.add_argument("--swaps", type=int, default=1000, help="exchanges of the policy (default: 1000)")
     parser.add_argument("--ticks", type=int, default=1000, help="of the loop without swaps (default: 1000)")
+    parser.add_argument(
+        "--realtime",
+        action="store_true",
+        help="run loop and network under SCHED_FIFO, as a robot's would be, so that other processes matter less",
+    )
     options = parser.parse_args()
     keep_ticks_short()
     with tempfile.TemporaryDirectory(prefix="hot_swaps_") as parent:
         folders = [
             exported_bundle(Path(parent) / name, seed=seed, name=name) for seed, name in enumerate("ab")
         ]
+        if options.realtime:
+            os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(10))
         robot = Robot(read_bundle(folders[0]))
         alone = run(robot, options.ticks)
         descriptors = len(os.listdir("/proc/self/fd"))
@@ -221,6 +229,7 @@ def main() -> int:
     rows = [alone.row("alone"), swapped.row("with swaps")]
     growth_bytes = swapped.memory_bytes[-1] - swapped.memory_bytes[0] if swapped.memory_bytes else 0
     details = {
+        "realtime": options.realtime,
         "vetted anew": loader.vetted,
         "swap p50 [ms]": 1e3 * float(np.median(swapped.swap_s)),
         "swap max [ms]": 1e3 * max(swapped.swap_s),
@@ -235,10 +244,9 @@ def main() -> int:
     write("hot_swaps", [rows[0], rows[1] | details])
     print(table(rows))
     print("\n".join(f"{name}: {value}" for name, value in details.items()))
-    more_missed = swapped.missed / len(swapped.took_s) > alone.missed / len(alone.took_s) + 0.001
     jumped = max(alone.largest_step, swapped.largest_step) > 1.0 + 1e-9 or swapped.beyond_limits > 0
     grew = growth_bytes > MAX_GROWTH_BYTES or len(loader.policies) > 1
-    return int(more_missed or jumped or grew)
+    return int(_longest_run(swapped) > 1 or jumped or grew)
 
 
 def _longest_run(record: Record) -> int:

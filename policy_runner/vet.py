@@ -29,6 +29,8 @@ from policy_runner.model_cost import ModelCost
 MAX_OUTPUT_BYTES = 1 << 16
 """Of the child's answer, and of its complaints."""
 MAX_OPEN_FILES = 64
+NICENESS = 10
+"""The child makes way for the control loop, which may share a processor with it."""
 
 _ENVIRONMENT = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 _INHERITED = ("LD_LIBRARY_PATH",)
@@ -176,6 +178,7 @@ def _confine(limits: VetLimits) -> None:
     _limit(resource.RLIMIT_NOFILE, MAX_OPEN_FILES)
     _limit(resource.RLIMIT_CORE, 0)
     signal.setitimer(signal.ITIMER_REAL, limits.wall_s + 1.0)  # should the parent be gone by then
+    os.nice(NICENESS)
 
 
 def _limit(what: int, most: int) -> None:
