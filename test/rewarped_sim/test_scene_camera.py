@@ -4,9 +4,9 @@ import math
 
 import numpy as np
 import pytest
-from scipy.spatial.transform import Rotation
 
 import rewarped_sim
+from rewarped_sim.engine.kinematics import rotation_matrix
 from rewarped_sim.scene import Scene, SceneShape, SceneSurface
 from rewarped_sim.scene_camera import SceneCamera
 from rewarped_sim.sensor_model import SensorConfig, deproject, project
@@ -122,13 +122,13 @@ def test_one_ball_hides_another(kinds):
     [("capsule", (0.1, 0.2)), ("box", (0.1, 0.2, 0.15)), ("cylinder", (0.12, 0.2)), ("cone", (0.2, 0.2))],
 )
 def test_points_of_a_turned_shape_lie_on_it(kind, size):
-    quaternion = Rotation.from_euler("xyz", (0.4, -0.7, 0.3)).as_quat()
+    quaternion = np.array((0.5, -0.1, 0.3, 0.8)) / math.sqrt(0.99)
     centre = np.array((1.2, 0.1, 1.1))
     depth, config = see(scene(shape(kind, size, centre, quaternion)), **LEVEL)
     seen = np.isfinite(depth)
     assert seen.sum() > 500
     world = deproject(depth, config)[seen] @ config.axes + config.position
-    x, y, z = (Rotation.from_quat(quaternion).inv().apply(world - centre)).T
+    x, y, z = ((world - centre) @ rotation_matrix(quaternion)).T
     rho = np.hypot(x, y)
     off = {
         "capsule": lambda: np.hypot(rho, z - np.clip(z, -size[-1], size[-1])) - size[0],
@@ -219,7 +219,7 @@ def test_in_rolling_flat_every_point_lies_on_dough_pin_or_table():
     floor = world[:, 2] - what.shapes[-1].position[2]
     pins = []
     for pin in what.shapes[:-1]:
-        x, y, z = Rotation.from_quat(pin.quaternion).inv().apply(world - pin.position).T
+        x, y, z = ((world - pin.position) @ rotation_matrix(pin.quaternion)).T
         pins.append(np.hypot(np.hypot(x, y), z - np.clip(z, -pin.size[1], pin.size[1])) - pin.size[0])
     distance = np.min(np.abs([dough, floor, *pins]), axis=0)
     assert distance.max() < 2 * MARCH_M
