@@ -18,7 +18,8 @@ from typing import Any
 import numpy as np
 
 from bench.report import table, write
-from policy_runner.bag import BagWriter, message_types
+from policy_runner.bag import message_types
+from policy_runner.bag_writer import BagWriter
 from policy_runner.clock import now_s
 from policy_runner.contract import ActionSpec, ObsTerm, PointCloudSpec, PolicyContract
 from policy_runner.controller import Controller

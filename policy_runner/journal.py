@@ -22,7 +22,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from policy_runner.bag import BagError, BagMessage, BagWriter, Entry, message_types, read_bag
+from policy_runner.bag import BagError, BagMessage, message_types, read_bag
+from policy_runner.bag_writer import BagWriter, Entry
 from policy_runner.clock import now_s
 
 FORMAT = 1

@@ -14,7 +14,8 @@ from pathlib import Path
 
 from rosbags.rosbag2 import WriterError
 
-from policy_runner.bag import BagError, copy_bag
+from policy_runner.bag import BagError
+from policy_runner.bag_writer import copy_bag
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -3,20 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import datetime, timezone
-from functools import partial
-from pathlib import Path
 from typing import Any, Protocol
-
-from rclpy.serialization import serialize_message
 
 from policy_runner.acting import Actor
 from policy_runner.contract import PolicyContract
 from policy_runner.controller import Controller
 from policy_runner.limiter import UserLimits
-from policy_runner.settings import RunnerSettings, SettingsError
-
-MEGABYTE = 1_000_000
+from policy_runner.settings import RunnerSettings
 
 
 class Recorder(Protocol):
@@ -85,108 +78,14 @@ class NoRecorder:
         """Do nothing."""
 
 
-class BagRecorder:
-    """Records into a bag of its own in the folder `RunnerSettings.record`."""
-
-    def __init__(self, node: Any, contract: PolicyContract, settings: RunnerSettings) -> None:
-        """Open the bag, for an rclpy node.
-
-        Raises:
-            SettingsError: it cannot be written there.
-        """
-        from policy_runner.bag import BagWriter  # here: a third of a second that most runs can do without
-        from policy_runner.journal import Journal
-
-        self._node, self._with_clouds = node, settings.record_clouds
-        self._topics: dict[str, str] = {}
-        name = node.get_fully_qualified_name()
-        try:
-            self._bag = BagWriter(
-                _new_folder(Path(settings.record).expanduser(), name.strip("/").replace("/", "_")),
-                max_bytes=round(settings.record_limit_mb * MEGABYTE),
-                on_end=lambda problem: node.get_logger().error(f"recording ended: {problem}"),
-            )
-        except OSError as error:
-            raise SettingsError(f"record: cannot write to {settings.record}: {error.strerror}") from error
-        frame = contract.point_cloud.frame if contract.point_cloud is not None else ""
-        self._journal = Journal(self._bag, node=name, frame=frame)
-        node.get_logger().info(f"recording to {self._bag.folder}")
-
-    def controller(
-        self,
-        policy: Actor,
-        settings: RunnerSettings,
-        *,
-        user_limits: Mapping[str, UserLimits],
-        home_position: Mapping[str, float],
-    ) -> Controller:
-        """Return a controller that keeps a journal."""
-        from policy_runner.recording import RecordedController
-
-        return RecordedController(
-            policy, settings, journal=self._journal, user_limits=user_limits, home_position=home_position
-        )
-
-    def message(self, topic: str, message: Any, *, at_s: float | None = None) -> None:
-        """Hand a message over to the bag; it becomes bytes in the bag's thread."""
-        type_ = _type_name(message)
-        self._journal.message(self._resolved(topic), type_, partial(_encode, message, type_), at_s=at_s)
-
-    def cloud(self, message: Any, *, at_s: float) -> None:
-        """Hand a cloud over to the bag, where clouds are wanted."""
-        if self._with_clouds:
-            topic, type_, size = self._resolved("points"), _type_name(message), len(message.data)
-            encode = partial(_encode, message, type_)
-            self._journal.message(topic, type_, encode, at_s=at_s, size=size, bulky=True)
-
-    def remark(self, kind: str, **values: object) -> None:
-        """Write an event that is no call on the controller."""
-        self._journal.event(kind, values)
-
-    def status(self) -> dict[str, object]:
-        """Return where it goes, how much is there and how much was lost."""
-        return {
-            "recording": "" if self._bag.problem else self._bag.folder,
-            "recording_problem": self._bag.problem,
-            "recorded_messages": self._bag.written,
-            "dropped_recording": self._bag.dropped,
-        }
-
-    def close(self) -> None:
-        """Write what waits and close the bag."""
-        self._journal.close()
-        self._bag.close()
-
-    def _resolved(self, topic: str) -> str:
-        if topic not in self._topics:
-            self._topics[topic] = self._node.resolve_topic_name(topic)
-        return self._topics[topic]
-
-
 def open_recorder(node: Any, contract: PolicyContract, settings: RunnerSettings) -> Recorder:
     """Return what `RunnerSettings.record` asks for.
 
     Raises:
         SettingsError: a bag cannot be written there.
     """
-    return BagRecorder(node, contract, settings) if settings.record else NoRecorder()
+    if not settings.record:
+        return NoRecorder()
+    from policy_runner.nodes.bag_recorder import BagRecorder  # here: it takes a third of a second
 
-
-def _new_folder(parent: Path, name: str) -> Path:
-    """Return a folder that is not there yet, named after node and time."""
-    base = f"{name}_{datetime.now(timezone.utc):%Y-%m-%dT%H-%M-%S}"
-    folder, number = parent / base, 2
-    while folder.exists():
-        folder, number = parent / f"{base}_{number}", number + 1
-    return folder
-
-
-def _encode(message: Any, type_: str) -> memoryview:
-    from policy_runner.bag import exact_cdr
-
-    return exact_cdr(serialize_message(message), type_)
-
-
-def _type_name(message: Any) -> str:
-    kind = type(message)
-    return f"{kind.__module__.partition('.')[0]}/msg/{kind.__name__}"
+    return BagRecorder(node, contract, settings)

@@ -10,7 +10,8 @@ from functools import partial
 import numpy as np
 import pytest
 
-from policy_runner.bag import BagWriter, Entry, message_types, read_bag
+from policy_runner.bag import message_types, read_bag
+from policy_runner.bag_writer import BagWriter, Entry
 from policy_runner.controller import CommandTopic
 from policy_runner.inference import InferenceError, InferenceLateError
 from policy_runner.inputs import CloudSample, GoalSample, JointSample

@@ -16,8 +16,9 @@ import pytest
 from rosbags.highlevel import AnyReader
 from rosbags.rosbag2 import Reader
 
-from policy_runner import mend_bag
-from policy_runner.bag import ROOM_BYTES, SYNC_S, BagError, BagWriter, Entry, message_types, read_bag
+from policy_runner import bag_writer, mend_bag
+from policy_runner.bag import BagError, message_types, read_bag
+from policy_runner.bag_writer import ROOM_BYTES, SYNC_S, BagWriter, Entry
 
 ROOT = Path(__file__).parents[2]
 TYPE = "diagnostic_msgs/msg/KeyValue"
@@ -114,7 +115,7 @@ import sys, time
 from pathlib import Path
 sys.path.insert(0, {str(Path(__file__).parent)!r})
 from test_bag import entry
-from policy_runner.bag import BagWriter
+from policy_runner.bag_writer import BagWriter
 bag = BagWriter(Path(sys.argv[1]), max_bytes=1 << 30, on_end=print)
 for number in range(500):
     bag.put(entry(number))
@@ -197,6 +198,16 @@ def test_whoever_hands_over_never_waits_and_clouds_leave_room_for_others(tmp_pat
     released.set()
     bag.close()
     assert numbers_in(tmp_path / "bag") == [0, 1, 2, 3, 4, 11, 12, 13, 14]
+
+
+def test_a_disk_that_hangs_does_not_hold_up_the_end(tmp_path, monkeypatch):
+    monkeypatch.setattr(bag_writer, "CLOSE_S", 0.1)
+    released, lines = threading.Event(), []
+    bag = BagWriter(tmp_path / "bag", max_bytes=1 << 30, on_end=lines.append)
+    bag.put(Entry(topic="/numbers", type=TYPE, log_time_ns=0, encode=lambda: released.wait() and encoded(0)))
+    bag.close()
+    assert lines == ["it could not be closed within 0.1 s"]
+    released.set()
 
 
 def test_a_message_that_cannot_be_put_into_bytes_is_dropped_alone(tmp_path):

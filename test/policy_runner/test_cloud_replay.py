@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from recorded_run import Clock, wild_networks
 
-from policy_runner.bag import BagWriter, Entry, message_types, read_bag
+from policy_runner.bag import message_types, read_bag
+from policy_runner.bag_writer import BagWriter, Entry
 from policy_runner.cloud_frames import FixedFrame
 from policy_runner.cloud_replay import make_again
 from policy_runner.inputs import CloudSample
