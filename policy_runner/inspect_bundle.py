@@ -1,6 +1,8 @@
 """Say what a policy bundle holds and whether a runner would take it.
 
-python -m policy_runner.inspect_bundle FOLDER
+    python -m policy_runner.inspect_bundle FOLDER [--json]
+
+Exit codes: 0 the bundle would be taken, 1 it is refused (the reason is on stderr), 2 the command was mistyped.
 """
 
 from __future__ import annotations
@@ -9,10 +11,21 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
+from typing import Any
 
-from policy_runner.bundle import BundleError, input_shapes
-from policy_runner.contract import PolicyContract
-from policy_runner.vet import load_vetted
+from policy_runner.bundle import (
+    GOLDEN_TOLERANCE,
+    MANIFEST,
+    OPSET,
+    Bundle,
+    BundleError,
+    input_shapes,
+    read_bundle,
+)
+from policy_runner.contract import ContractError, PolicyContract
+from policy_runner.model_cost import ModelCost
+from policy_runner.observation import ObservationBuilder
+from policy_runner.vet import VetLimits, vet
 
 
 def describe(contract: PolicyContract) -> str:
@@ -27,13 +40,14 @@ def describe(contract: PolicyContract) -> str:
         "observation",
     ]
     for term in contract.obs_terms:
-        size = str(list(term.shape))
-        lines.append(f"  {term.name:<16} {term.kind:<16} {size:<10} x {term.scale:g} {term.unit}")
+        size, where = str(list(term.shape)), f" in {term.frame!r}" if term.frame else ""
+        lines.append(f"  {term.name:<16} {term.kind:<16} {size:<10} x {term.scale:g} {term.unit}{where}")
     lines.append(f"action         {action.mode}")
     for index, joint in enumerate(action.joint_names):
         lines.append(
             f"  {joint:<16} {action.offset[index]:g} + {action.scale[index]:g} * a, "
-            f"in [{action.lower[index]:g}, {action.upper[index]:g}], max {action.max_velocity[index]:g} /s"
+            f"in [{action.lower[index]:g}, {action.upper[index]:g}], max {action.max_velocity[index]:g} /s, "
+            f"starts at {contract.default_joint_pos[index]:g}"
         )
     if cloud is not None:
         lines += [
@@ -45,21 +59,78 @@ def describe(contract: PolicyContract) -> str:
     return "\n".join(lines)
 
 
+def report(bundle: Bundle, cost: ModelCost) -> dict[str, Any]:
+    """Return all that there is to know of a bundle that was vetted, as plain values."""
+    sizes = {MANIFEST: bundle.manifest, **bundle.files}
+    return {
+        "sha256": bundle.digest,
+        "files": {name: len(data) for name, data in sizes.items()},
+        "opset": OPSET,
+        "golden_tolerance": GOLDEN_TOLERANCE,
+        "open_s": cost.open_s,
+        "step_s": cost.step_s,
+        "refused": robot_problem(bundle.contract),
+        "contract": json.loads(bundle.contract.to_json()),
+    }
+
+
+def robot_problem(contract: PolicyContract) -> str:
+    """Say why no robot can run a policy with this contract, be the bundle as sound as it may; empty if one can."""
+    try:
+        ObservationBuilder(contract)
+    except ContractError as error:
+        return str(error)
+    return ""
+
+
+def _describe_check(bundle: Bundle, cost: ModelCost) -> str:
+    files = ", ".join(f"{name} {len(data):,} B" for name, data in bundle.files.items())
+    return "\n".join(
+        [
+            f"sha256         {bundle.digest}",
+            f"files          {files}",
+            f"check          golden actions within {GOLDEN_TOLERANCE:g}; opened in {1e3 * cost.open_s:.1f} ms, "
+            f"a step took {1e3 * cost.step_s:.3f} ms of {1e3 * bundle.contract.control_dt_s:g} ms",
+        ]
+    )
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Print the contract of a bundle, after vetting it as the runner does; return 1 where it is refused."""
+    """Vet a bundle as the runner does and print what it holds; return 1 where it is refused."""
     parser = argparse.ArgumentParser(
         prog="python -m policy_runner.inspect_bundle",
-        description="Vet a policy bundle as the runner does and print its contract. Exit code 1: refused.",
+        description="Vet a policy bundle as the runner does and print what it holds: contract, sha256 (for the "
+        "runner's policy_sha256), sizes, and what a step takes on this machine.",
+        epilog="Exit codes: 0 the bundle would be taken, 1 it is refused, 2 the command was mistyped.",
     )
     parser.add_argument("bundle", help="folder of the bundle")
-    parser.add_argument("--json", action="store_true", help="print the contract as JSON")
+    parser.add_argument("--json", action="store_true", help="print all of it as JSON, a refusal too")
+    parser.add_argument(
+        "--timeout",
+        type=float,
+        default=10.0,
+        help="refuse a bundle whose check takes longer [s] (default: 10)",
+    )
     options = parser.parse_args(arguments)
     try:
-        contract = load_vetted(options.bundle).contract
+        limits = VetLimits(wall_s=options.timeout)
+    except ValueError as error:
+        parser.error(f"--timeout: {error}")
+    try:
+        bundle = read_bundle(options.bundle)
+        cost = vet(bundle, limits)
     except BundleError as error:
         print(f"refused: {error}", file=sys.stderr)
+        if options.json:
+            print(json.dumps({"refused": str(error)}))
         return 1
-    print(contract.to_json() if options.json else describe(contract))
+    if options.json:
+        print(json.dumps(report(bundle, cost), indent=1))
+    else:
+        print(f"{describe(bundle.contract)}\n{_describe_check(bundle, cost)}")
+    if problem := robot_problem(bundle.contract):
+        print(f"refused: {problem}", file=sys.stderr)
+        return 1
     return 0
 
 

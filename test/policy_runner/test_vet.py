@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from onnx import helper, numpy_helper
 
-from policy_runner import inspect_bundle, vet
+from policy_runner import vet
 from policy_runner.bundle import BundleError, read_bundle
 from policy_runner.inference import Policy
 from policy_runner.vet import VetLimits, load_vetted
@@ -195,26 +195,3 @@ def test_no_check_leaves_a_descriptor_or_a_child_behind(whole):
 def test_limits_must_be_positive():
     with pytest.raises(ValueError, match="cpu_s must be > 0, got 0"):
         VetLimits(cpu_s=0)
-
-
-def test_the_command_prints_the_contract_of_a_good_bundle(whole, capsys, bundles):
-    assert inspect_bundle.main([str(whole)]) == 0
-    text = capsys.readouterr().out
-    for word in (
-        "rolling_flat",
-        "60 Hz",
-        "particle_q [8, 3]",
-        "delta_position",
-        "pin_yaw",
-        "8 points by stride",
-    ):
-        assert word in text
-    assert inspect_bundle.main([str(whole), "--json"]) == 0
-    assert capsys.readouterr().out.strip() == bundles.contract().to_json()
-
-
-def test_the_command_says_why_a_bundle_is_refused(whole, tmp_path, capsys):
-    folder = shutil.copytree(whole, tmp_path / "b")
-    (folder / "golden.npz").unlink()
-    assert inspect_bundle.main([str(folder)]) == 1
-    assert capsys.readouterr().err.startswith("refused: golden.npz: cannot be read")
