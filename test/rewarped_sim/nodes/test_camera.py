@@ -183,6 +183,7 @@ def test_the_points_of_the_policy_lie_on_the_scene_as_it_was_at_their_stamp(star
         joint_state_timeout_s=10.0,
         max_input_skew_s=0.0,
         deadline_miss_limit=1000,
+        inference_budget_s=10.0,
         vet_timeout_s=60.0,
         cloud_frame=settings.frame,
         cloud_extrinsics=list(settings.pose),

@@ -140,7 +140,7 @@ def test_without_a_timeout_it_follows_the_last_command_to_its_end(start_robot, p
 
 
 def test_a_robot_whose_runner_is_killed_rests_after_the_timeout_and_a_step(start, start_robot, probe, bundle):
-    runner = start("policy_runner.nodes.runner", policy=bundle, ramp_in_s=0.0)
+    runner = start("policy_runner.nodes.runner", policy=bundle, ramp_in_s=0.0, inference_budget_s=10.0)
     start_robot(
         "~/joint_trajectory:=policy_runner/joint_trajectory",
         timeout_s=TIMEOUT_STEPS * DT_S,
