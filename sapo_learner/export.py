@@ -185,10 +185,24 @@ def _to_onnx(module: nn.Module, inputs: Mapping[str, Tensor], output: str) -> on
         finally:
             log.setLevel(level)
     assert program is not None
-    model = program.model_proto
+    return _without_remarks(program.model_proto)
+
+
+def _without_remarks(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Take out what an exporter notes for people: stack traces with the paths of source files, among others."""
     graph = model.graph
     for part in (graph, *graph.node, *graph.initializer, *graph.value_info, *graph.input, *graph.output):
-        del part.metadata_props[:]  # stack traces with the paths of source files, among others
+        del part.metadata_props[:]
+    for part in (
+        model,
+        graph,
+        *graph.node,
+        *graph.initializer,
+        *graph.value_info,
+        *graph.input,
+        *graph.output,
+    ):
+        part.ClearField("doc_string")
     return model
 
 

@@ -1,4 +1,11 @@
+import getpass
 import json
+import os
+import re
+import socket
+import sys
+import zipfile
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -93,6 +100,51 @@ def test_every_model_is_one_file_of_fixed_shape_with_the_contract_and_no_path_of
         assert PolicyContract.from_json(contract) == load_bundle(folder).contract
         data = path.read_bytes()
         assert b".py" not in data and str(torch.__path__[0]).encode() not in data
+
+
+def texts(message) -> list[str]:
+    """Every text anywhere inside a protobuf message."""
+    found = []
+    for field, value in message.ListFields():
+        values = [value] if isinstance(value, str | bytes) or not hasattr(value, "__len__") else value
+        for inner in values:
+            if field.type == field.TYPE_MESSAGE:
+                found += texts(inner)
+            elif field.type == field.TYPE_STRING or (field.type == field.TYPE_BYTES and field.name == "s"):
+                found.append(inner if isinstance(inner, str) else inner.decode())
+    return found
+
+
+def test_row_50_a_fresh_bundle_tells_nothing_of_who_and_where_it_was_made(exported):
+    """No absolute path, no user, no host, in any text of any file; weights and samples are numbers."""
+    _, folder = exported
+    words = [(folder / "bundle.json").read_text()]
+    for path in folder.glob("*.onnx"):
+        words += texts(onnx.load(path, load_external_data=False))
+    with zipfile.ZipFile(folder / "golden.npz") as archive:
+        for entry in archive.infolist():
+            words += [entry.filename, entry.comment.decode(), entry.extra.decode()]
+            assert entry.date_time == (1980, 1, 1, 0, 0, 0)
+    assert len(words) > 50
+    private = {getpass.getuser(), socket.gethostname(), str(Path.home()), os.getcwd(), sys.prefix}
+    for text in words:
+        assert not private & set(re.split(r"[^\w./-]+", text)), text
+        assert not re.search(r"(^|[^\w.])[/~]\w|\\\\|[A-Za-z]:\\", text), text
+
+
+def test_row_50_remarks_of_the_exporter_are_taken_out_wherever_they_are():
+    value = onnx.helper.make_tensor_value_info(
+        "x", onnx.TensorProto.FLOAT, [1], doc_string="/home/someone/a.py"
+    )
+    node = onnx.helper.make_node("Identity", ["x"], ["x"], doc_string="/home/someone/b.py")
+    tensor = onnx.numpy_helper.from_array(np.zeros(1), "w")
+    tensor.doc_string = "/home/someone/c.py"
+    graph = onnx.helper.make_graph([node], "g", [value], [value], [tensor], doc_string="/home/someone/d.py")
+    model = onnx.helper.make_model(graph, doc_string="/home/someone/e.py")
+    model.graph.node[0].metadata_props.add(key="pkg.torch.onnx.stack_trace", value="/home/someone/f.py")
+    assert sum("someone" in text for text in texts(model)) == 7
+    stripped = sapo_learner.export._without_remarks(model)
+    assert not [text for text in texts(stripped) if "someone" in text]
 
 
 def test_golden_pairs_are_the_policys_own_actions(exported):
