@@ -77,7 +77,8 @@ class RunnerSettings:
     )
     joint_state_timeout_s: float = _setting(
         0.0,
-        "Hold when the newest joint state is older [s]; 0 means max(0.1, 3 control periods).",
+        "Hold when the newest joint state is older [s], or when the control loop itself was away for longer, "
+        "as after a suspend; 0 means max(0.1, 3 control periods).",
         low=0.0,
         high=60.0,
     )

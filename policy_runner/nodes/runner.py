@@ -17,6 +17,7 @@ import signal
 import sys
 import threading
 import time
+import traceback
 from collections import Counter
 from functools import partial
 from typing import Any
@@ -470,9 +471,9 @@ class PolicyRunner(LifecycleNode):
 
 
 def main(args: list[str] | None = None) -> int:
-    """Run the node until SIGINT or SIGTERM; both bring the robot to rest first.
+    """Run the node until SIGINT, SIGTERM or an unforeseen error; all bring the robot to rest first.
 
-    Returns 0, 1 where the policy was refused at start, or 2 where a parameter is wrong.
+    Returns 0, 1 where the policy was refused at start, 2 where a parameter is wrong, or 4 after such an error.
     """
     keep_ticks_short()
     stop = threading.Event()
@@ -487,16 +488,20 @@ def main(args: list[str] | None = None) -> int:
         return 2
     executor = SingleThreadedExecutor()
     executor.add_node(node)
-    started = node.start()
-    while started and not stop.is_set():
-        executor.spin_once(timeout_sec=0.1)
+    try:
+        code = 0 if node.start() else 1
+        while code == 0 and not stop.is_set():
+            executor.spin_once(timeout_sec=0.1)
+    except Exception:
+        node.get_logger().fatal(traceback.format_exc())
+        code = 4
     node.trigger_shutdown()
     executor.shutdown()
     node.destroy_node()
     rclpy.shutdown()
     for number in (signal.SIGINT, signal.SIGTERM):  # else a late one kills the interpreter while it ends
         signal.signal(number, signal.SIG_IGN)
-    return 0 if started else 1
+    return code
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -168,3 +169,25 @@ def test_diagnostics_say_how_the_loop_keeps_time_and_what_the_limits_cut(start):
     names = [name for name, _ in robot.node.get_topic_names_and_types()]
     assert "/policy_runner/policy_points" in names
     assert "/policy_runner/action_raw" not in names  # nor anything else that nobody asked for
+
+
+def test_an_error_that_nobody_foresaw_brings_the_robot_to_rest_and_ends_the_process(start, monkeypatch):
+    code = """
+import sys
+from policy_runner.nodes import runner
+def fail(node, message):
+    raise ZeroDivisionError("unforeseen")
+runner.PolicyRunner._drop = fail
+sys.exit(runner.main())
+"""
+    monkeypatch.setattr("robot.RUNNER", (sys.executable, "-c", code))
+    robot = start()
+    robot.arm()
+    robot.until(lambda: len(robot.stream) >= 30)
+    robot.sensor_fault = np.full(3, np.nan)  # dropped, if that did not fail
+    robot.until(lambda: robot.process.poll() is not None)
+    assert robot.process.returncode == 4
+    robot.pass_time(0.2)
+    steps = np.abs(np.diff([sent.positions for sent in robot.stream], axis=0))
+    assert (steps <= np.array(robot.contract.action.max_velocity) / 60.0 + 1e-9).all()
+    assert not steps[-1].any() and robot.stream[-1].stamp_ns == 0
