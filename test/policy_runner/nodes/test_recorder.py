@@ -9,6 +9,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
+from lifecycle_msgs.msg import Transition
 from robot import ENVIRONMENT, HANG_S, ROOT, RUNNER, arguments
 from rosbags.highlevel import AnyReader
 
@@ -160,8 +161,6 @@ def test_a_recording_that_is_full_ends_and_the_robot_moves_on(start, tmp_path):
 
 
 def test_every_configuration_has_a_bag_of_its_own(start, bundle, tmp_path):
-    from lifecycle_msgs.msg import Transition
-
     robot = start(record=tmp_path / "bags", inference_budget_s=5.0)
     robot.arm()
     robot.until(lambda: len(robot.commands) >= 10)
