@@ -174,14 +174,19 @@ class Watched:
         self.sockets += sockets_of(process.pid)
 
 
+def wait_until_alone(observer):
+    """Wait until a process that has ended is out of the graph."""
+    deadline_s = time.monotonic() + HANG_S
+    while used(observer) and time.monotonic() < deadline_s:
+        time.sleep(0.05)
+
+
 @pytest.fixture(scope="module", params=["policy_runner", "sim_node", "train_node"])
 def watched(request, observer, goal_bundle, tmp_path_factory):
     log = tmp_path_factory.mktemp("log") / "log"
     watched = Watched(request.param, observer, goal_bundle, log)
     yield watched
-    deadline_s = time.monotonic() + HANG_S
-    while used(observer) and time.monotonic() < deadline_s:  # the next one shall be alone
-        time.sleep(0.05)
+    wait_until_alone(observer)
 
 
 def test_a_node_does_what_its_policy_allows_and_nothing_else(watched):
@@ -213,6 +218,50 @@ def test_the_operator_may_call_what_the_runner_answers_but_set_no_parameters():
     assert not {name for name in calls if "parameter" in name}
     heard = {name for verb, name in operator if verb == "subscribe"}
     assert heard <= {name for verb, name in runner if verb == "publish"}
+
+
+OPERATOR = """
+import sys
+import rclpy
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from lifecycle_msgs.msg import TransitionEvent
+from lifecycle_msgs.srv import ChangeState, GetState
+from rcl_interfaces.msg import Log
+from rewarped_msgs.srv import LoadPolicy
+from sensor_msgs.msg import PointCloud2
+from std_srvs.srv import SetBool, Trigger
+
+rclpy.init()
+calls = {"arm": SetBool, "stop": Trigger, "reset_stop": Trigger, "load_policy": LoadPolicy,
+         "change_state": ChangeState, "get_state": GetState}
+nodes = {}
+for name, kind in calls.items():  # as `ros2 service call` names its nodes
+    package = kind.__module__.split(".")[0]
+    node = f"_ros2cli_requester_{package}_{kind.__name__}"
+    nodes.setdefault(node, rclpy.create_node(node) if node not in nodes else None)
+    nodes[node].create_client(kind, f"/policy_runner/{name}")
+viewer = rclpy.create_node("operator")
+topics = {"/policy_runner/status": DiagnosticStatus, "/policy_runner/policy_points": PointCloud2,
+          "/policy_runner/transition_event": TransitionEvent, "/diagnostics": DiagnosticArray, "/rosout": Log}
+for topic, kind in topics.items():
+    viewer.create_subscription(kind, topic, print, 1)
+sys.stdin.read()
+rclpy.shutdown()
+"""
+
+
+def test_the_operator_may_do_what_it_takes_to_call_and_to_look_and_nothing_else(observer):
+    command = [sys.executable, "-c", OPERATOR]
+    operator = subprocess.Popen(command, env=os.environ | ENVIRONMENT, stdin=subprocess.PIPE)
+    try:
+        deadline_s = time.monotonic() + HANG_S
+        while used(observer) != allowed("operator") and time.monotonic() < deadline_s:
+            time.sleep(0.05)
+        assert sorted(used(observer) - allowed("operator")) == []
+        assert sorted(allowed("operator") - used(observer)) == []
+    finally:
+        operator.communicate(timeout=HANG_S)  # ends its input, and with that itself
+        wait_until_alone(observer)
 
 
 def test_robot_and_runner_may_say_what_the_other_may_hear():
