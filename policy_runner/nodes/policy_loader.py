@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Mapping
 
 from rclpy.executors import Executor
 from rclpy.task import Future
@@ -19,6 +20,24 @@ class PolicyLoader:
 
     def __init__(self, settings_at_start: RunnerSettings) -> None:
         self._allowed = AllowedBundles.by(settings_at_start)
+        self._exchanged = self._refused = 0
+        self._last_refused = ""
+
+    @property
+    def diagnosis(self) -> Mapping[str, object]:
+        """What there is to say of `~/load_policy`, by name."""
+        return {
+            "policies_exchanged": self._exchanged,
+            "policies_refused": self._refused,
+            "last_refused_policy": self._last_refused,
+        }
+
+    def note(self, exchanged: bool, message: str) -> None:
+        """Count a request: whether it led to another policy, and what was answered."""
+        if exchanged:
+            self._exchanged += 1
+        else:
+            self._refused, self._last_refused = self._refused + 1, message
 
     def load(self, path: str, settings: RunnerSettings) -> Bundle:
         """Read a bundle and have a child process vet it; takes about a second.

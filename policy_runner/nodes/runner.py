@@ -402,6 +402,7 @@ class PolicyRunner(LifecycleNode):
             outcome = await self._loader.load_beside(request.path, self._settings, self.executor)
             self._loading = False
             response.success, response.message = self._exchange(outcome)
+        self._loader.note(response.success, response.message)
         self._recorder.remark(
             "load_policy", path=request.path, success=response.success, message=response.message
         )
@@ -448,6 +449,7 @@ class PolicyRunner(LifecycleNode):
             clouds=self._clouds,
             drops=self._drops,
             last_drop=self._last_drop,
+            loads=self._loader.diagnosis,
             transport=self._transport.found,
             recording=self._recorder.status(),
         )

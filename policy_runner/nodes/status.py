@@ -25,6 +25,7 @@ def runner_status(
     clouds: CloudInput | None,
     drops: Mapping[str, int],
     last_drop: str,
+    loads: Mapping[str, object],
     transport: str,
     recording: Mapping[str, object],
 ) -> DiagnosticStatus:
@@ -32,13 +33,14 @@ def runner_status(
 
     state: of the lifecycle; problem: why the last transition failed, or empty; drops, last_drop: messages
     that were refused, clouds apart, by reason, and what was wrong with the last of them; transport: what is
-    known of the way that large messages take; recording: what there is to say of it, by name.
+    known of the way that large messages take; loads, recording: what there is to say of them, by name.
     """
     values: dict[str, object] = {"state": state, "problem": problem, "transport": transport}
     if controller is not None:
         fault = controller.fault()
         values |= {
             "task": controller.contract.task,
+            "policy_sha256": controller.acting.policy.digest,
             "mode": controller.mode.value,
             "reason": controller.reason.value if controller.reason else "",
             "fault_now": fault.value if fault else "",
@@ -55,6 +57,7 @@ def runner_status(
         values["dropped_transform_bad"] = clouds.refused_transforms
     values |= {f"dropped_{reason}": count for reason, count in drops.items()}
     values["last_dropped_message"] = last_drop
+    values |= loads
     values |= recording
     return DiagnosticStatus(
         level=_level(problem, controller),
