@@ -204,6 +204,14 @@ def test_the_policies_name_one_enclave_each():
         assert [enclave.get("path") for enclave in root.iter("enclave")] == [f"/rewarped_sim/{name}"]
 
 
+@pytest.mark.parametrize(
+    ("launch_file", "name"), [("deploy", "policy_runner"), ("play", "sim_node"), ("train", "train_node")]
+)
+def test_launch_files_put_the_nodes_into_their_enclaves(launch_file, name):
+    text = (ROOT / "launch" / f"{launch_file}.launch.py").read_text()
+    assert '"--enclave"' in text and f'"/rewarped_sim/{name}"' in text
+
+
 def test_nothing_is_allowed_by_wildcard():
     for path in SECURITY.glob("*.policy.xml"):
         names = [element.text for element in policy_of(path.name.removesuffix(".policy.xml")).iter()]
