@@ -477,7 +477,7 @@ def main(args: list[str] | None = None) -> int:
 
     Returns 0, 1 where the policy was refused at start, 2 where a parameter is wrong, or 4 after such an error.
     """
-    keep_ticks_short()
+    denied = keep_ticks_short()
     stop = threading.Event()
     rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
     for number in (signal.SIGINT, signal.SIGTERM):  # rclpy's own handlers would end publishing at once
@@ -488,6 +488,8 @@ def main(args: list[str] | None = None) -> int:
         print(f"policy_runner: {error}", file=sys.stderr)
         rclpy.shutdown()
         return 2
+    if denied:
+        node.get_logger().info(denied)
     executor = SingleThreadedExecutor()
     executor.add_node(node)
     try:
