@@ -18,12 +18,15 @@ BENCHMARKS = (
 )
 LONG = (
     "deployed_return",
+    "faults",
     "fuzz_bundles",
     "fuzz_clouds",
     "hot_swaps",
     "kill_resume",
     "learning_extras",
+    "runner_latency",
     "scale_out",
+    "soak",
     "vision_training",
 )
 

@@ -24,6 +24,7 @@ SETTINGS = {
     "joint_state_timeout_s": TIMEOUT_S,
     "max_input_skew_s": 5.0,
     "inference_budget_s": 0.1,
+    "max_joint_jump": 0.3,  # the robot here is where it is told to be at once: two commands in a row are a small jump
 }
 PROFILE = {"FASTDDS_DEFAULT_PROFILES_FILE": str(ROOT / "config" / "fastdds_shm.xml")}
 """What the launch files set for large clouds."""
