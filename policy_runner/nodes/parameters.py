@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import Field, fields
 from typing import Any
 
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
 
-from policy_runner.limiter import UserLimits
+from policy_runner.limiter import UserLimits, tighter
 from policy_runner.settings import RunnerSettings, home_position_from, settings_from, user_limits_from
+from policy_runner.urdf import urdf_limits
 
 JOINT_LIMITS = "joint_limits."
 HOME_POSITION = "home_position."
@@ -48,9 +50,25 @@ def read_settings(node: Any, changes: dict[str, Any] | None = None) -> RunnerSet
     )
 
 
-def read_user_limits(node: Any) -> dict[str, UserLimits]:
-    """Return the operator's limits by joint, from parameters `joint_limits.<joint>.<limit>`."""
-    return user_limits_from(_below(JOINT_LIMITS, _values(node)))
+def read_limits(node: Any, settings: RunnerSettings, joint_names: Sequence[str]) -> dict[str, UserLimits]:
+    """Return the operator's limits by joint, and the URDF's where there is one; the tighter ones win.
+
+    The operator's are parameters `joint_limits.<joint>.<limit>`.
+
+    Raises:
+        UrdfError: the URDF is refused, or does not fit the joints.
+    """
+    user = user_limits_from(_below(JOINT_LIMITS, _values(node)))
+    if not settings.urdf:
+        return user
+    urdf = urdf_limits(
+        settings.urdf,
+        joint_names,
+        margin=settings.joint_limit_margin,
+        velocity_scale=settings.velocity_scale,
+        acceleration_scale=settings.acceleration_scale,
+    )
+    return tighter(user, urdf)
 
 
 def read_home_position(node: Any) -> dict[str, float]:

@@ -18,16 +18,12 @@ import sys
 import threading
 import time
 import traceback
-from collections import Counter
-from functools import partial
 from typing import Any
 
-import numpy as np
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
-from geometry_msgs.msg import PoseStamped
 from rcl_interfaces.msg import SetParametersResult
-from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
+from rclpy.callback_groups import ReentrantCallbackGroup
 from rclpy.clock import Clock, JumpThreshold, TimeJump
 from rclpy.clock_type import ClockType
 from rclpy.duration import Duration
@@ -38,16 +34,15 @@ from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.signals import SignalHandlerOptions
 from rclpy.utilities import get_rmw_implementation_identifier
 from rewarped_msgs.srv import LoadPolicy
-from sensor_msgs.msg import JointState, PointCloud2
+from sensor_msgs.msg import PointCloud2
 from std_srvs.srv import SetBool, Trigger
 
 from policy_runner.bundle import Bundle, BundleError
-from policy_runner.clock import now_s
-from policy_runner.contract import ContractError, PolicyContract
+from policy_runner.contract import ContractError
 from policy_runner.controller import Controller
 from policy_runner.inference import InferenceThread, Policy
-from policy_runner.inputs import CloudSample, GoalError, GoalSample, JointReader, JointStateError
-from policy_runner.limiter import LimitError, UserLimits, tighter
+from policy_runner.inputs import CloudSample
+from policy_runner.limiter import LimitError
 from policy_runner.nodes import messages
 from policy_runner.nodes.cloud_input import CloudInput
 from policy_runner.nodes.command_output import CommandOutput
@@ -55,17 +50,18 @@ from policy_runner.nodes.debug_output import DebugOutput
 from policy_runner.nodes.parameters import (
     declare_settings,
     read_home_position,
+    read_limits,
     read_settings,
-    read_user_limits,
 )
 from policy_runner.nodes.policy_loader import PolicyLoader
 from policy_runner.nodes.recorder import NoRecorder, Recorder, open_recorder
+from policy_runner.nodes.robot_input import RobotInput
 from policy_runner.nodes.status import runner_status
 from policy_runner.quiet_process import keep_ticks_short
 from policy_runner.safety import ArmError, Mode
 from policy_runner.settings import RunnerSettings, SettingsError
 from policy_runner.transport import transport_of
-from policy_runner.urdf import UrdfError, urdf_limits
+from policy_runner.urdf import UrdfError
 
 NEWEST = QoSProfile(depth=1)
 NEWEST_BEST_EFFORT = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
@@ -100,8 +96,7 @@ class PolicyRunner(LifecycleNode):
         self._controller: Controller | None = None
         self._network: InferenceThread | None = None
         self._clouds: CloudInput | None = None
-        self._joint_reader: JointReader | None = None
-        self._inputs: list[Any] = []
+        self._robot: RobotInput | None = None
         self._commands: CommandOutput | None = None
         self._debug: DebugOutput | None = None
         self._recorder: Recorder = NoRecorder()
@@ -112,8 +107,6 @@ class PolicyRunner(LifecycleNode):
         self._stop_latched = False
         self._loader = PolicyLoader(self._settings)
         self._loading = False
-        self._drops: Counter[str] = Counter()
-        self._last_drop = ""
         self._status_publisher = self.create_publisher(DiagnosticStatus, "~/status", LATCHED)
         self._diagnostics_publisher = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
         self._points_publisher = self.create_publisher(PointCloud2, "~/policy_points", NEWEST_BEST_EFFORT)
@@ -127,7 +120,7 @@ class PolicyRunner(LifecycleNode):
         self.create_service(Trigger, "~/stop", self._on_stop)
         self.create_service(Trigger, "~/reset_stop", self._on_reset_stop)
         load_policy: Any = self._on_load_policy  # rclpy awaits coroutines, though its types do not say so
-        beside = MutuallyExclusiveCallbackGroup()  # its waiting would block all others of the common group
+        beside = ReentrantCallbackGroup()  # while one is being loaded, others are called and refused
         self.create_service(LoadPolicy, "~/load_policy", load_policy, callback_group=beside)
         self._publish_status()
 
@@ -201,36 +194,17 @@ class PolicyRunner(LifecycleNode):
         self._controller = self._recorder.controller(
             self._network,
             settings,
-            user_limits=self._limits(settings, contract),
+            user_limits=read_limits(self, settings, contract.action.joint_names),
             home_position=read_home_position(self),
         )
         if self._stop_latched:
             self._controller.stop()
-        self._joint_reader = JointReader(
-            contract.action.joint_names, needs_velocity=self._controller.needs_velocity
-        )
-        subscribe = partial(self.create_subscription, qos_profile=NEWEST_BEST_EFFORT)
-        self._inputs = [subscribe(JointState, "joint_states", self._on_joint_state)]
+        self._robot = RobotInput(self, self._controller, self._recorder)
         if contract.point_cloud is not None:
             self._clouds = CloudInput(self, contract, settings, self._recorder)
             if self._transport.warning:
                 self.get_logger().warning(self._transport.warning, once=True)
-        if self._controller.goal_frame is not None:
-            self._inputs.append(self.create_subscription(PoseStamped, "~/goal", self._on_goal, NEWEST))
         self.get_logger().info(f"loaded policy {contract.policy_name!r} for task {contract.task!r}")
-
-    def _limits(self, settings: RunnerSettings, contract: PolicyContract) -> dict[str, UserLimits]:
-        user = read_user_limits(self)
-        if not settings.urdf:
-            return user
-        urdf = urdf_limits(
-            settings.urdf,
-            contract.action.joint_names,
-            margin=settings.joint_limit_margin,
-            velocity_scale=settings.velocity_scale,
-            acceleration_scale=settings.acceleration_scale,
-        )
-        return tighter(user, urdf)
 
     def _in_thread(self, policy: Policy) -> InferenceThread:
         return InferenceThread(policy, budget_s=self._settings.inference_budget(policy.contract))
@@ -253,65 +227,19 @@ class PolicyRunner(LifecycleNode):
         self._timer = None
 
     def _take_down(self) -> None:
-        for subscription in self._inputs:
-            self.destroy_subscription(subscription)
-        for part in (self._commands, self._debug, self._clouds, self._network, self._recorder):
+        inputs, outputs = (self._robot, self._clouds), (self._commands, self._debug)
+        for part in (*inputs, *outputs, self._network, self._recorder):
             if part is not None:
                 part.close()
-        self._inputs = []
-        self._commands = self._debug = self._clouds = self._network = None
+        self._robot = self._clouds = self._commands = self._debug = self._network = None
         self._recorder = NoRecorder()
         if self._controller is not None:
             self._stop_latched = self._controller.mode is Mode.STOPPED
-        self._controller = self._joint_reader = None
+        self._controller = None
 
     def _enter(self, state: str, *, problem: str = "") -> None:
         self._state, self._problem = state, problem
         self._publish_status()
-
-    # inputs
-
-    def _on_joint_state(self, message: JointState) -> None:
-        if self._controller is None or self._joint_reader is None:
-            return
-        arrival_s = now_s()
-        self._recorder.message("joint_states", message, at_s=arrival_s)
-        try:
-            sample = self._joint_reader.read(
-                list(message.name),
-                message.position,
-                message.velocity,
-                stamp_ns=messages.to_ns(message.header.stamp),
-                arrival_s=arrival_s,
-            )
-        except JointStateError as error:
-            self._drop("joint_state_bad", str(error))
-        else:
-            self._controller.set_joints(sample)
-
-    def _on_goal(self, message: PoseStamped) -> None:
-        if self._controller is None:
-            return
-        self._recorder.message("~/goal", message)
-        frame = self._controller.goal_frame
-        if message.header.frame_id != frame:
-            self._drop("goal_wrong_frame", f"frame {message.header.frame_id!r}, expected {frame!r}")
-            return
-        position = message.pose.position
-        try:
-            self._controller.set_goal(GoalSample(position=np.array([position.x, position.y, position.z])))
-        except GoalError as error:
-            self._drop("goal_bad", str(error))
-
-    def _last_drops(self) -> str:
-        """Say what was wrong with the last messages that were dropped: often why an input is stale."""
-        drops = (self._clouds.last_drop if self._clouds is not None else "", self._last_drop)
-        return "".join(f"; last dropped {drop}" for drop in drops if drop)
-
-    def _drop(self, reason: str, what: str) -> None:
-        self._drops[reason] += 1
-        self._last_drop = f"{reason}: {what}"
-        self.get_logger().warning(f"dropped: {self._last_drop}", throttle_duration_sec=1.0)
 
     # control loop
 
@@ -440,6 +368,11 @@ class PolicyRunner(LifecycleNode):
 
     # status
 
+    def _last_drops(self) -> str:
+        """Say what was wrong with the last messages that were dropped: often why an input is stale."""
+        drops = (source.last_drop for source in (self._clouds, self._robot) if source is not None)
+        return "".join(f"; last dropped {drop}" for drop in drops if drop)
+
     def _status(self) -> DiagnosticStatus:
         return runner_status(
             name=self.get_fully_qualified_name(),
@@ -447,8 +380,7 @@ class PolicyRunner(LifecycleNode):
             problem=self._problem,
             controller=self._controller,
             clouds=self._clouds,
-            drops=self._drops,
-            last_drop=self._last_drop,
+            robot=self._robot,
             loads=self._loader.diagnosis,
             transport=self._transport.found,
             recording=self._recorder.status(),

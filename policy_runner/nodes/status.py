@@ -10,6 +10,7 @@ from policy_runner.cloud_worker import CloudDrop
 from policy_runner.controller import Controller
 from policy_runner.loop_watch import LoopWatch
 from policy_runner.nodes.cloud_input import CloudInput
+from policy_runner.nodes.robot_input import RobotInput
 from policy_runner.safety import RECOVERABLE, HoldReason, Mode
 
 GRAVE = frozenset(HoldReason) - RECOVERABLE - {HoldReason.DISARMED, HoldReason.STOPPED}
@@ -23,17 +24,15 @@ def runner_status(
     problem: str,
     controller: Controller | None,
     clouds: CloudInput | None,
-    drops: Mapping[str, int],
-    last_drop: str,
+    robot: RobotInput | None,
     loads: Mapping[str, object],
     transport: str,
     recording: Mapping[str, object],
 ) -> DiagnosticStatus:
     """Return level, one line of text, and every counter by name.
 
-    state: of the lifecycle; problem: why the last transition failed, or empty; drops, last_drop: messages
-    that were refused, clouds apart, by reason, and what was wrong with the last of them; transport: what is
-    known of the way that large messages take; loads, recording: what there is to say of them, by name.
+    state: of the lifecycle; problem: why the last transition failed, or empty; transport: what is known of
+    the way that large messages take; loads, recording: what there is to say of them, by name.
     """
     values: dict[str, object] = {"state": state, "problem": problem, "transport": transport}
     if controller is not None:
@@ -55,8 +54,9 @@ def runner_status(
         values |= {f"dropped_{reason.value}": clouds.drops[reason] for reason in CloudDrop}
         values["last_dropped_cloud"] = clouds.last_drop
         values["dropped_transform_bad"] = clouds.refused_transforms
-    values |= {f"dropped_{reason}": count for reason, count in drops.items()}
-    values["last_dropped_message"] = last_drop
+    if robot is not None:
+        values |= {f"dropped_{reason}": count for reason, count in robot.drops.items()}
+        values["last_dropped_message"] = robot.last_drop
     values |= loads
     values |= recording
     return DiagnosticStatus(

@@ -174,10 +174,10 @@ def test_diagnostics_say_how_the_loop_keeps_time_and_what_the_limits_cut(start):
 def test_an_error_that_nobody_foresaw_brings_the_robot_to_rest_and_ends_the_process(start, monkeypatch):
     code = """
 import sys
-from policy_runner.nodes import runner
+from policy_runner.nodes import robot_input, runner
 def fail(node, message):
     raise ZeroDivisionError("unforeseen")
-runner.PolicyRunner._drop = fail
+robot_input.RobotInput._drop = fail
 sys.exit(runner.main())
 """
     monkeypatch.setattr("robot.RUNNER", (sys.executable, "-c", code))
