@@ -43,9 +43,10 @@ def target_of(message: JointTrajectory | Float64MultiArray | JointState, spec: A
 
 def duration_of(message: JointTrajectory | Float64MultiArray | JointState) -> float:
     """Return how long a command takes by itself [s]: that of a trajectory ends with its last point."""
-    if not isinstance(message, JointTrajectory) or not message.points:
+    points = list(message.points) if isinstance(message, JointTrajectory) else []
+    if not points:
         return 0.0
-    end = message.points[-1].time_from_start
+    end = points[-1].time_from_start
     return max(end.sec + 1e-9 * end.nanosec, 0.0)
 
 
