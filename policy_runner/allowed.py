@@ -31,14 +31,17 @@ class AllowedBundles:
         )
 
     def folder_problem(self, folder: Path) -> str:
-        """Say why a bundle may not come from this folder, absolute and without links; empty if it may."""
+        """Say why a bundle may not come from this folder, absolute and without links; empty if it may.
+
+        The answer, which whoever asked for the bundle gets to hear, does not tell where links lead.
+        """
         if any(folder.is_relative_to(allowed) for allowed in self.dirs):
             return ""
         known = [str(allowed) for allowed in self.dirs]
-        return f"{folder}: expected a folder inside policy_dirs {known}, found one outside"
+        return f"expected a folder inside policy_dirs {known}, found one outside"
 
     def digest_problem(self, digest: str) -> str:
         """Say why the bundle with this digest is not taken; empty if it is."""
         if not self.sha256 or digest in self.sha256:
             return ""
-        return f"bundle.json: sha256: expected one of policy_sha256 {sorted(self.sha256)}, found {digest}"
+        return f"sha256: expected one of policy_sha256 {sorted(self.sha256)}, found {digest}"

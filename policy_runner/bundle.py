@@ -113,14 +113,15 @@ def read_bundle(path: str | os.PathLike[str], allowed: AllowedBundles | None = N
     """
     folder = Path(path)
     if allowed is not None:
-        _refuse_for(allowed.folder_problem(_resolved(folder)))
+        _refuse_for(str(folder), allowed.folder_problem(_resolved(folder)))
     descriptor = _open_folder(folder)
     try:
         if allowed is not None:  # once more, of what was opened: links may have been exchanged meanwhile
-            _refuse_for(allowed.folder_problem(Path(os.readlink(f"/proc/self/fd/{descriptor}"))))
+            found = Path(os.readlink(f"/proc/self/fd/{descriptor}"))
+            _refuse_for(str(folder), allowed.folder_problem(found))
         manifest = _read_plain_file(descriptor, MANIFEST, MAX_MANIFEST_BYTES)
         if allowed is not None:
-            _refuse_for(allowed.digest_problem(hashlib.sha256(manifest).hexdigest()))
+            _refuse_for(MANIFEST, allowed.digest_problem(hashlib.sha256(manifest).hexdigest()))
         return assemble(folder, manifest, lambda name: _read_plain_file(descriptor, name, MAX_FILE_BYTES))
     finally:
         os.close(descriptor)
@@ -178,9 +179,9 @@ def _parse_manifest(data: bytes) -> tuple[PolicyContract, dict[str, str]]:
     return contract, hashes
 
 
-def _refuse_for(problem: str) -> None:
+def _refuse_for(what: str, problem: str) -> None:
     if problem:
-        raise BundleError(problem)
+        raise BundleError(f"{what}: {problem}")
 
 
 def _resolved(folder: Path) -> Path:

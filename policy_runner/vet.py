@@ -29,7 +29,7 @@ from policy_runner.model_cost import ModelCost
 MAX_OUTPUT_BYTES = 1 << 16
 """Of the child's answer, and of its complaints."""
 MAX_OPEN_FILES = 64
-NICENESS = 10
+NICENESS = 5
 """The child makes way for the control loop, which may share a processor with it."""
 
 _ENVIRONMENT = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}

@@ -81,6 +81,13 @@ def test_row_49_nothing_is_learned_of_what_lies_outside(policies, tmp_path):
     assert len(answers) == 1
 
 
+def test_row_49_nothing_is_learned_of_where_links_lead_or_of_where_the_runner_runs(policies, monkeypatch):
+    (policies / "link").symlink_to(policies.parent / "elsewhere")
+    assert "elsewhere" not in refusal(policies / "link", allowed(policies))
+    monkeypatch.chdir(policies.parent)
+    assert refusal("elsewhere", allowed("/opt")).startswith("elsewhere: expected a folder inside policy_dirs")
+
+
 def test_row_49_a_link_that_is_exchanged_at_the_last_moment_does_not_help(policies, monkeypatch):
     link = policies / "current"
     link.symlink_to(policies / "good")
