@@ -258,8 +258,10 @@ class Controller:
             # what comes first has waited in queues for an unknown time; of depth 1, they are soon empty
             self._inputs.forget(until_s=now_s + self._joint_state_timeout_s)
             self._supervisor.update(now_s, fault=HoldReason.STALLED, at_rest=False)
-        fault = self.fault(now_s)
+        fault, before = self.fault(now_s), self.mode
         mode = self._supervisor.update(now_s, fault=fault, at_rest=self._limiter.at_rest)
+        if mode is Mode.RUNNING and before is Mode.HOLDING:  # by itself
+            self.acting.begin()
         command, failure = self._follow_policy(now_s) if mode is Mode.RUNNING else (None, None)
         if failure is not None:
             self._supervisor.update(now_s, fault=failure, at_rest=False)

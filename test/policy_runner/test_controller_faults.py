@@ -258,6 +258,21 @@ def test_the_filter_weighs_the_newest_action_and_the_policy_still_sees_its_own(b
     np.testing.assert_allclose(bench.run(1).values, before + scale * policy.action, atol=1e-8)
 
 
+def test_after_a_gap_a_policy_that_goes_on_by_itself_remembers_no_action_from_before(bundles):
+    contract = bundles.contract()
+    terms = (*contract.obs_terms, replace(contract.obs_terms[0], name="last", kind="previous_action"))
+    policy = FakePolicy(replace(contract, obs_terms=terms))
+    bench = Bench(bundles, policy=policy, settings={"restart_after_stale": True}).armed()
+    bench.run(10)
+    assert policy.seen[-1]["obs"][0, -3:].tolist() == [0.5, -0.25, 1.0]
+    bench.cloud = False
+    bench.run(40)
+    seen, bench.cloud = len(policy.seen), True
+    bench.run(2)
+    assert bench.controller.mode is Mode.RUNNING
+    assert [seen["obs"][0, -3:].tolist() for seen in policy.seen[seen:]] == [[0, 0, 0], [0.5, -0.25, 1.0]]
+
+
 # ---- graph --------------------------------------------------------------------------------------------------
 
 
