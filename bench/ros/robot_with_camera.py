@@ -55,13 +55,20 @@ class RobotWithCamera:
         self.diagnostics: list[dict[str, str]] = []
         self._joints = self.node.create_publisher(JointState, "joint_states", BEST_EFFORT)
         self._points = self.node.create_publisher(PointCloud2, "points", BEST_EFFORT)
-        self._cloud = bytearray(serialize_message(cloud_message(image)))
+        message = cloud_message(image)
+        self._cloud = bytearray(serialize_message(message))
+        message.data = message.data[:-1]
+        self._cut_cloud = bytearray(serialize_message(message))
         self._arm = self.node.create_client(SetBool, "policy_runner/arm")
         self.node.create_subscription(JointState, "policy_runner/joint_command", self._on_command, 100)
         self.node.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, 10)
         self.node.create_timer(1.0 / JOINT_STATES_HZ, self._publish_joints)
         self.node.create_timer(1.0 / cloud_hz, self._publish_cloud)
-        self.camera_on = True
+        self.camera_on = self.joints_on = True
+        self.cut_clouds = False
+        """Whether clouds end before their last point."""
+        self.sensor_fault = 0.0
+        """Added to every joint's position as it is published [rad or m]."""
 
     def until(self, condition: Callable[[], Any], patience_s: float = PATIENCE_S) -> None:
         """Listen and publish until the condition holds; raises TimeoutError where it does not."""
@@ -104,14 +111,18 @@ class RobotWithCamera:
                 self.diagnostics.append({pair.key: pair.value for pair in status.values})
 
     def _publish_joints(self) -> None:
-        message = JointState(name=self._names, position=self.position, velocity=[0.0] * len(self._names))
+        if not self.joints_on:
+            return
+        measured = [position + self.sensor_fault for position in self.position]
+        message = JointState(name=self._names, position=measured, velocity=[0.0] * len(self._names))
         message.header.stamp = self.node.get_clock().now().to_msg()
         self._joints.publish(message)
 
     def _publish_cloud(self) -> None:
         if self.camera_on:
-            struct.pack_into("<iI", self._cloud, 4, *divmod(time.time_ns(), 1_000_000_000))  # header.stamp
-            self._points.publish(bytes(self._cloud))
+            cloud = self._cut_cloud if self.cut_clouds else self._cloud
+            struct.pack_into("<iI", cloud, 4, *divmod(time.time_ns(), 1_000_000_000))  # header.stamp
+            self._points.publish(bytes(cloud))
 
 
 def cloud_message(image: NDArray[np.float32]) -> PointCloud2:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from bench.runner_latency import RATE_HZ, lateness_ms, row
+from bench.runner_latency import lateness_ms, row
+from bench.runner_process import RATE_HZ
 
 PERIOD_NS = round(1e9 / RATE_HZ)
 
