@@ -169,7 +169,7 @@ def _parse_manifest(data: bytes) -> tuple[PolicyContract, dict[str, str]]:
         raise BundleError(f"{MANIFEST}: expected an object with fields ['contract', 'files'], found {found}")
     try:
         contract = PolicyContract.from_json(json.dumps(manifest["contract"]))
-    except ContractError as error:
+    except (ContractError, RecursionError) as error:
         raise BundleError(f"{MANIFEST}: contract: {error}") from error
     hashes = manifest["files"]
     expected = sorted(file_names(contract))

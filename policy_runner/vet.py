@@ -87,25 +87,32 @@ def vet(bundle: Bundle, limits: VetLimits | None = None) -> ModelCost:
 
 
 def _ask_child(bundle: Bundle, limits: VetLimits) -> object:
-    # memory files instead of pipes: the child's limit on the size of files holds for them
-    with _memory_file("answer") as answer, _memory_file("complaints") as complaints:
+    # memory files instead of pipes: the child's limit on the size of files holds for them, and no process that may
+    # have survived the child can keep anybody waiting at the other end
+    with (
+        _memory_file("question") as question,
+        _memory_file("answer") as answer,
+        _memory_file("complaints") as complaints,
+    ):
+        question.write(_packed(bundle))
+        question.seek(0)
         child = subprocess.Popen(
             [sys.executable, "-I", "-S", "-B", "-c", _PROGRAM, _search_path(), json.dumps(asdict(limits))],
             env=_ENVIRONMENT | {name: os.environ[name] for name in _INHERITED if name in os.environ},
             cwd="/",
-            stdin=subprocess.PIPE,
+            stdin=question,
             stdout=answer,
             stderr=complaints,
             start_new_session=True,  # a group of its own, to be ended as one; and Ctrl-C is for the parent
         )
         try:
-            child.communicate(_packed(bundle), timeout=limits.wall_s)
+            child.wait(limits.wall_s)
         except subprocess.TimeoutExpired as error:
             raise BundleError(f"{bundle.path}: the check took longer than {limits.wall_s} s") from error
         finally:
             if child.poll() is None:
                 os.killpg(child.pid, signal.SIGKILL)
-                child.communicate()
+                child.wait()
         if child.returncode < 0:
             name = signal.Signals(-child.returncode).name
             raise BundleError(f"{bundle.path}: the check was ended by {name}; limits: {limits}")

@@ -100,6 +100,15 @@ def test_a_manifest_that_is_no_manifest_is_refused(copy, text):
     assert refusal(copy).startswith("bundle.json: ")
 
 
+@pytest.mark.parametrize("depth", [5, 9, 300, 900, 990, 999, 1100, 5000, 100_000])
+def test_a_contract_nested_to_any_depth_is_refused_or_taken_and_nothing_else(whole, copy, depth):
+    text = (whole / "bundle.json").read_text()
+    deep = text.replace('"seed": 1', '"seed": ' + "[" * depth + "]" * depth)
+    assert deep != text
+    (copy / "bundle.json").write_text(deep)
+    assert refusal(copy).startswith("bundle.json: " if depth > 5 else "actor.onnx: metadata")
+
+
 @pytest.mark.parametrize("files", [{}, [], {"policy.onnx": "0"}, None])
 def test_a_manifest_must_list_exactly_the_files_of_its_contract(copy, files):
     manifest = json.loads((copy / "bundle.json").read_text())
