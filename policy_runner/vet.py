@@ -185,7 +185,7 @@ def _confine(limits: VetLimits) -> None:
     _limit(resource.RLIMIT_NOFILE, MAX_OPEN_FILES)
     _limit(resource.RLIMIT_CORE, 0)
     signal.setitimer(signal.ITIMER_REAL, limits.wall_s + 1.0)  # should the parent be gone by then
-    os.nice(NICENESS)
+    os.nice(NICENESS - min(os.nice(0), 0))  # whatever priority the runner has is not for its child
 
 
 def _limit(what: int, most: int) -> None:
