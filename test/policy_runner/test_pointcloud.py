@@ -193,11 +193,6 @@ def test_random_corruption_gives_points_or_a_refusal_and_nothing_else(seed):
         assert points.shape[1] == 3 and len(points) <= len(message.data)
 
 
-def test_an_empty_cloud_is_no_points_whatever_its_steps():
-    for size in ({"width": 0}, {"height": 0}, {"width": 0, "point_step": 0, "row_step": 0, "data": b""}):
-        assert decode(cloud(**size)).shape == (0, 3)
-
-
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -382,3 +377,55 @@ def test_too_few_points_inside_the_box_are_no_observation():
 
 def test_all_refusals_share_one_base_class():
     assert issubclass(MalformedCloudError, CloudError) and issubclass(TooFewPointsError, CloudError)
+
+
+# the rows of docs/faults.md that this file can answer for
+
+
+@pytest.mark.parametrize("voxel_m", [0.0, 0.05])
+def test_row_1_a_thousand_mixes_with_values_that_are_no_coordinates_leave_only_good_ones(voxel_m):
+    rng = np.random.default_rng(11)
+    box = spec(voxel_m=voxel_m, min_points=8)
+    refused = 0
+    for _ in range(1000):
+        points = rng.uniform(0, 1, (40, 3)).astype(np.float32)
+        bad = rng.random((40, 3)) < rng.random()
+        points[bad] = rng.choice([np.nan, np.inf, -np.inf, 1e30, -1e30], bad.sum())
+        good = points[~bad.any(axis=1)]
+        try:
+            found = preprocess(decode(cloud(points)), box)
+        except TooFewPointsError:
+            refused += 1
+            assert len(good) < 8
+        else:
+            assert len(good) >= 8
+            assert (found >= good.min(axis=0)).all() and (found <= good.max(axis=0)).all()
+    assert 100 < refused < 900
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"width": 0, "data": b""},
+        {"height": 0, "data": b""},
+        {"width": 0, "height": 0, "point_step": 0, "row_step": 0, "fields": [], "data": b""},
+        {"width": 0},  # though there are data
+    ],
+)
+def test_row_2_an_empty_cloud_has_no_points_and_is_no_observation(changes):
+    points = decode(cloud(**changes))
+    assert points.shape == (0, 3)
+    with pytest.raises(TooFewPointsError, match="0 points inside the crop box"):
+        preprocess(points, spec())
+
+
+@pytest.mark.parametrize("sampler", ["stride", "random", "farthest"])
+@pytest.mark.parametrize("voxel_m", [0.0, 0.1])
+def test_row_10_a_plane_and_a_point_sent_again_and_again_are_padded_not_invented(sampler, voxel_m):
+    plane = np.random.default_rng(12).uniform(0, 1, (500, 3)).astype(np.float32)
+    plane[:, 2] = 0.25
+    found = preprocess(plane, spec(sampler=sampler, voxel_m=voxel_m))
+    assert (found[:, 2] == 0.25).all() and len(np.unique(found, axis=0)) == 16
+    point = np.full((500, 3), [0.5, 0.25, 0.125], np.float32)
+    found = preprocess(point, spec(sampler=sampler, voxel_m=voxel_m))
+    np.testing.assert_array_equal(found, point[:16])
