@@ -285,8 +285,7 @@ class Controller:
         return Command(values=values.copy(), stamp_ns=self._inputs.oldest_stamp_ns()), None
 
     def _hold(self, fault: HoldReason | None) -> Command | None:
-        harmless = self.reason in HOMEWARD and (fault is None or fault in HOMEWARD)
-        may_go_home = harmless and self.mode is Mode.HOLDING
+        may_go_home = self.reason in HOMEWARD and (fault is None or fault in HOMEWARD)
         values = self._stopping.command(may_go_home=may_go_home)
         return None if values is None else Command(values=values.copy(), stamp_ns=0)
 
