@@ -16,7 +16,7 @@ ROWS = [*range(1, 33), 48, 49, 50]
 COUNTERS = {
     *(f"held_{reason.value}" for reason in HoldReason),
     *(f"dropped_{reason.value}" for reason in CloudDrop),
-    *("dropped_joint_state_bad", "deadline_misses", "saturation"),
+    *("dropped_joint_state_bad", "deadline_misses", "saturation", "policies_refused", "policies_exchanged"),
 }
 
 
