@@ -88,6 +88,11 @@ class RunnerSettings:
         low=0.0,
         high=60.0,
     )
+    reliable_clouds: bool = _setting(
+        False,
+        "Ask for clouds that are lost on the way to be sent again, which takes time; a camera that publishes "
+        "best effort is then not heard at all.",
+    )
     cloud_frame: str = _setting(
         "",
         "frame_id that clouds must have, where cloud_extrinsics gives its pose; others are dropped. Empty: any "

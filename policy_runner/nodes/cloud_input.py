@@ -29,6 +29,7 @@ from policy_runner.pointcloud import CloudLike
 from policy_runner.settings import RunnerSettings, SettingsError
 from policy_runner.stamp_order import StampOrder
 
+NEWEST = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE)
 NEWEST_BEST_EFFORT = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
 HELD_BACK = 2.0
 """Clouds whose stamps or frames have jumped are held back for this many timeouts of clouds: the controller is then sure
@@ -48,7 +49,7 @@ class CloudInput:
         """
         spec = contract.point_cloud
         assert spec is not None
-        fixed = fixed_frame(spec.frame, settings)
+        fixed = fixed_frame(spec.frame, settings)  # before anything is there to be closed
         settle_s = HELD_BACK * settings.cloud_timeout(contract)
         self._logger, self._context, self._recorder = node.get_logger(), node.context, recorder
         # without global arguments, names are what they are here: those of the other node, remapped as it was told
@@ -62,31 +63,15 @@ class CloudInput:
             parameter_overrides=[Parameter("start_type_description_service", value=False)],
         )
         self._transforms: TransformInput | None = None
-        frames: CloudFrames
-        if fixed is not None:
-            frames = fixed
-        elif tf_message_type() is None:
-            self._logger.info(f"tf2_msgs is not installed: clouds must come in frame {spec.frame!r}")
-            frames = FixedFrame(spec.frame)
-        else:
-            tree = FrameTree(timeout_s=settings.tf_timeout_s)
-            self._transforms = TransformInput(self._node, tree, node.resolve_topic_name)
-            frames = TrackedFrames(
-                tree,
-                spec.frame,
-                max_jump_m=settings.max_transform_jump_m,
-                max_jump_rad=settings.max_transform_jump_rad,
-                settle_s=settle_s,
-            )
         self._worker = CloudWorker(
             spec,
-            frames,
+            fixed or self._told_frames(node, spec.frame, settings, settle_s),
             order=StampOrder(settle_s=settle_s),
             max_points=settings.max_cloud_points,
             report=self._report,
         )
-        topic = node.resolve_topic_name("points")
-        self._node.create_subscription(PointCloud2, topic, self._on_points, NEWEST_BEST_EFFORT)
+        qos = NEWEST if settings.reliable_clouds else NEWEST_BEST_EFFORT
+        self._node.create_subscription(PointCloud2, node.resolve_topic_name("points"), self._on_points, qos)
         self._executor = SingleThreadedExecutor(context=self._context)
         self._executor.add_node(self._node)
         self._closing = threading.Event()
@@ -121,6 +106,21 @@ class CloudInput:
         self._executor.shutdown()
         self._node.destroy_node()
         self._worker.close()
+
+    def _told_frames(self, node: Any, target: str, settings: RunnerSettings, settle_s: float) -> CloudFrames:
+        """Return the frames that /tf tells of; the policy's own alone where /tf cannot be understood."""
+        if tf_message_type() is None:
+            self._logger.info(f"tf2_msgs is not installed: clouds must come in frame {target!r}")
+            return FixedFrame(target)
+        tree = FrameTree(timeout_s=settings.tf_timeout_s)
+        self._transforms = TransformInput(self._node, tree, node.resolve_topic_name)
+        return TrackedFrames(
+            tree,
+            target,
+            max_jump_m=settings.max_transform_jump_m,
+            max_jump_rad=settings.max_transform_jump_rad,
+            settle_s=settle_s,
+        )
 
     def _listen(self) -> None:
         while not self._closing.is_set():

@@ -96,6 +96,15 @@ def test_names_are_those_that_the_runner_was_given(bench, arguments, topic, name
     assert f"{listener.node_namespace.rstrip('/')}/{listener.node_name}" == name
 
 
+@pytest.mark.parametrize("reliable", [False, True])
+def test_clouds_are_asked_for_as_reliably_as_the_operator_wants(bench, reliable):
+    setup = bench(settings=RunnerSettings(reliable_clouds=reliable))
+    wait_for(lambda: setup.camera.get_subscriptions_info_by_topic("/points"))
+    (listener,) = setup.camera.get_subscriptions_info_by_topic("/points")
+    expected = ReliabilityPolicy.RELIABLE if reliable else ReliabilityPolicy.BEST_EFFORT
+    assert listener.qos_profile.reliability is expected
+
+
 def test_a_hundred_inputs_leave_neither_threads_nor_open_files_nor_nodes(bench):
     setup = bench()
     contract, settings = setup.contract, RunnerSettings()
