@@ -20,7 +20,7 @@ Float64 = NDArray[np.float64]
 HISTORY_NS = 10_000_000_000
 """How far back a moving frame is remembered."""
 MAX_SAMPLES = 1000
-"""Of a moving frame; with those of 10 s, one at 100 Hz."""
+"""Of a moving frame: 10 s of one that is told at 100 Hz, 1 s at 1 kHz."""
 MAX_FRAMES = 1000
 """Of a tree; what else is told is refused."""
 MAX_POSITION_M = 1e8
