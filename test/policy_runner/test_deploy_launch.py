@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -182,6 +183,7 @@ def test_a_run_is_recorded_where_an_argument_asks_for_it(launched, bundle, confi
     bags = tmp_path / "bags"
     runner = launched(f"policy:={bundle}", f"config:={config}", f"record:={bags}", "namespace:=left")
     runner.read_until("active: idle")
+    time.sleep(1.0)  # the loop has begun, but may not have ticked yet
     assert runner.interrupt() == 0
     (bag,) = bags.glob("left_policy_runner_*")
     assert (bag / "metadata.yaml").exists()
