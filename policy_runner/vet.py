@@ -17,6 +17,7 @@ import resource
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO
@@ -94,7 +95,7 @@ def _ask_child(bundle: Bundle, limits: VetLimits) -> object:
         _memory_file("answer") as answer,
         _memory_file("complaints") as complaints,
     ):
-        question.write(_packed(bundle))
+        question.writelines(_parts(bundle))
         question.seek(0)
         child = subprocess.Popen(
             [sys.executable, "-I", "-S", "-B", "-c", _PROGRAM, _search_path(), json.dumps(asdict(limits))],
@@ -139,11 +140,11 @@ def _search_path() -> str:
     return json.dumps([own, *(entry for entry in sys.path if os.path.isabs(entry))])
 
 
-def _packed(bundle: Bundle) -> bytes:
+def _parts(bundle: Bundle) -> Iterator[bytes]:
     """One line with the sizes of all files by name, then the files."""
     contents = {MANIFEST: bundle.manifest, **bundle.files}
-    sizes = json.dumps({name: len(data) for name, data in contents.items()})
-    return b"".join([sizes.encode(), b"\n", *contents.values()])
+    yield json.dumps({name: len(data) for name, data in contents.items()}).encode() + b"\n"
+    yield from contents.values()
 
 
 def _unpacked(file: IO[bytes]) -> Bundle:

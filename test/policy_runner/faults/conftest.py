@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-pytest.register_assert_rewrite("command_stream", "injection")  # before they are imported
+pytest.register_assert_rewrite("command_stream", "injection", "offers")  # before they are imported
 
 from injection import PROFILE, SETTINGS, Faults, follower, round_trip  # noqa: E402
 from robot import Robot  # noqa: E402

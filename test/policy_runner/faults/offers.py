@@ -52,11 +52,11 @@ def unnoticed(faults):
     """What is done inside leaves no trace in the commands: a policy is in command all the time."""
     armed = faults.move()
     robot, offers = faults.robot, Offers(faults.robot)
-    before = robot.diagnosis()
+    before, rss_mb = robot.diagnosis(), robot.rss_mb()
     yield offers
     after = robot.diagnosis()
     assert int(after["policies_refused"]) == int(before["policies_refused"]) + offers.refusals
     assert offers.last in ("", after["last_refused_policy"])
     stream = robot.stream[armed:]
     assert len(by_policy(stream)) == len(stream) > 5
-    faults.observe(stream, counted={"policies_refused": offers.refusals})
+    faults.observe(stream, counted={"policies_refused": offers.refusals}, rss_mb=robot.rss_mb() - rss_mb)
