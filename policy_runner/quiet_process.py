@@ -12,10 +12,13 @@ KEPT_BYTES = 256 * 1024 * 1024
 """Freed memory up to this is kept for the next cloud. What goes back to the system must be taken from it page by page
 again, 2,400 of them for 10 MB: that is three quarters of the time it takes to receive such a cloud, in which no other
 thread runs."""
+ARENAS = 2
+"""Pools of memory that threads share. With glibc's eight for each core, threads that come and go with the policies
+that are exchanged leave so many half-empty pools that memory grows on, exchange by exchange."""
 NICENESS = -10
 """Before other programs: a thread that is set aside while it takes a cloud keeps the ticks waiting as well."""
 
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # <malloc.h>
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8  # <malloc.h>
 
 
 def keep_ticks_short() -> str:
@@ -28,6 +31,7 @@ def keep_ticks_short() -> str:
     if mallopt is not None:  # glibc
         mallopt(_M_MMAP_THRESHOLD, KEPT_BYTES)
         mallopt(_M_TRIM_THRESHOLD, KEPT_BYTES)
+        mallopt(_M_ARENA_MAX, ARENAS)
     if os.getpriority(os.PRIO_PROCESS, 0) != 0:  # somebody has chosen it
         return ""
     try:

@@ -37,6 +37,41 @@ def test_memory_that_is_freed_is_there_for_the_next_cloud():
     assert page_faults("quiet") < 2 * pages
 
 
+MANY_THREADS = """
+import ctypes, sys, threading
+from policy_runner.quiet_process import keep_ticks_short
+
+if sys.argv[1] == "quiet":
+    keep_ticks_short()
+together, taken = threading.Barrier(12), []
+
+def take():
+    together.wait()
+    taken.append([bytes(600 + index) for index in range(1000)])
+    together.wait()
+
+threads = [threading.Thread(target=take) for _ in range(12)]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+libc = ctypes.CDLL(None)
+libc.malloc_info(0, ctypes.c_void_p.in_dll(libc, "stdout"))
+libc.fflush(None)
+"""
+
+
+def pools(kind):
+    command = [sys.executable, "-c", MANY_THREADS, kind]
+    ended = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+    return ended.stdout.count("<heap nr=")
+
+
+def test_threads_share_a_few_pools_of_memory():
+    assert pools("as it starts") > quiet_process.ARENAS
+    assert 1 <= pools("quiet") <= quiet_process.ARENAS
+
+
 def ask(monkeypatch, *, niceness, allowed):
     """Ask as a process of this niceness; return the answer, and the niceness that was asked for."""
     asked = []
