@@ -128,7 +128,7 @@ def in_words(row: dict[str, Any]) -> str:
             if row["from_last_inputs"]
             else "at once"
         )
-        parts.append(f"held {row['holds']} times, {late}")
+        parts.append(f"held {'once' if row['holds'] == 1 else str(row['holds']) + ' times'}, {late}")
     if row["commands"]:
         parts.append(f"{row['commands']} commands, largest step {row['largest_step']:.2f} of the limit")
         parts.append(f"memory {row['memory_mb']:+.1f} MB")

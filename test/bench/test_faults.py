@@ -65,6 +65,6 @@ def test_what_tests_record_is_gathered_by_row(tmp_path):
         "largest_step": 0.7, "memory_mb": 1.25,
     }  # fmt: skip
     assert in_words(row) == (
-        "1 of 2 pass; held 1 times, 13 commands from the last inputs; "
+        "1 of 2 pass; held once, 13 commands from the last inputs; "
         "50 commands, largest step 0.70 of the limit; memory +1.2 MB"
     )
