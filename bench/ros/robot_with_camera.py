@@ -31,6 +31,8 @@ from policy_runner.bundle import read_bundle
 from policy_runner.contract import PolicyContract
 
 JOINT_STATES_HZ = 100.0
+JOINT_STATES_AHEAD_NS = 1_000_000_000
+"""A command bears the stamp of its oldest input: stamped like this, that is the cloud."""
 CAMERA_FRAME = "camera"
 BEST_EFFORT = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
 PATIENCE_S = 60.0
@@ -115,7 +117,8 @@ class RobotWithCamera:
             return
         measured = [position + self.sensor_fault for position in self.position]
         message = JointState(name=self._names, position=measured, velocity=[0.0] * len(self._names))
-        message.header.stamp = self.node.get_clock().now().to_msg()
+        stamp_ns = time.time_ns() + JOINT_STATES_AHEAD_NS
+        message.header.stamp.sec, message.header.stamp.nanosec = divmod(stamp_ns, 1_000_000_000)
         self._joints.publish(message)
 
     def _publish_cloud(self) -> None:
