@@ -52,7 +52,9 @@ PROMPT = replace(CAMERA, rate_hz=0.0, latency_s=0.0)
 PERFECT = replace(PROMPT, depth_noise=0.0, dropout=0.0, edge_dropout=0.0)
 PATIENCE_S = 60.0
 """A loaded machine is slow."""
-SHOWN = ("policy", "episodes", "mean", "ci95", "to_in_process", "to_in_process_ci95")
+AT_THE_END = {"disarmed", "no_listener"}
+"""Why a runner holds between two episodes and after the last one."""
+SHOWN = ("policy", "episodes", "mean", "ci95", "to_in_process", "to_in_process_ci95", "held_for")
 
 
 class Player(Protocol):
@@ -159,8 +161,8 @@ class Trial:
 
     def deployed(
         self, folder: Path, sensor: SensorConfig, *, lockstep: bool, real_time_factor: float
-    ) -> list[float]:
-        """Return what it earns over ROS: runner and robot in processes of their own."""
+    ) -> tuple[list[float], str]:
+        """Return what it earns over ROS, runner and robot in processes of their own, and for what the runner held."""
         settings = folder / "robot.yaml"
         robot = {
             "task": self.config.task,
@@ -194,13 +196,14 @@ class Trial:
             done = subprocess.run(
                 node, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
             )
+        log = (folder / "runner.log").read_text()
         returns = [float(value) for value in re.findall(r"episode \d+: return (-?[\d.]+)", done.stdout)]
         if done.returncode or len(returns) != self.episodes:
-            log = (folder / "runner.log").read_text()
             raise RuntimeError(
                 f"{len(returns)} of {self.episodes} episodes:\n{done.stdout[-2000:]}\n{log[-2000:]}"
             )
-        return returns
+        holds = re.findall(r"active: holding: (\w+)", log)
+        return returns, ", ".join(f"{holds.count(why)} {why}" for why in sorted({*holds} - AT_THE_END))
 
 
 def environment() -> dict[str, str]:
@@ -230,7 +233,7 @@ def rows_of(trial: Trial, folder: Path, real_time_factor: float) -> Iterator[dic
     bundle = load_bundle(trial.bundle)
     base: list[float] = []
 
-    def row(what: str, returns: list[float]) -> dict[str, Any]:
+    def row(what: str, returns: list[float], held_for: str = "") -> dict[str, Any]:
         base.extend(returns if not base else [])
         mean, paired = mean_ci95(returns), mean_ci95(np.subtract(returns, base))
         return {
@@ -240,6 +243,7 @@ def rows_of(trial: Trial, folder: Path, real_time_factor: float) -> Iterator[dic
             "ci95": mean.half_width,
             "to_in_process": paired.estimate,
             "to_in_process_ci95": paired.half_width,
+            "held_for": held_for,
             "returns": [round(value, 3) for value in returns],
         }
 
@@ -250,10 +254,10 @@ def rows_of(trial: Trial, folder: Path, real_time_factor: float) -> Iterator[dic
     yield row("in process, perfect camera", seen(PERFECT))
     yield row("in process, its errors", seen(PROMPT))
     yield row("in process, its rate and latency", seen(CAMERA))
-    yield row("deployed in lockstep", trial.deployed(folder, CAMERA, lockstep=True, real_time_factor=1.0))
+    yield row("deployed in lockstep", *trial.deployed(folder, CAMERA, lockstep=True, real_time_factor=1.0))
     yield row(
         f"deployed, {real_time_factor:g} x real time",
-        trial.deployed(folder, CAMERA, lockstep=False, real_time_factor=real_time_factor),
+        *trial.deployed(folder, CAMERA, lockstep=False, real_time_factor=real_time_factor),
     )
     yield row("in process, tool not filtered", seen(replace(CAMERA, self_filter=False)))
     yield row("nothing is done", trial.in_process(lambda env: Zero(env.action_dim)))
