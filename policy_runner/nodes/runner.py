@@ -246,10 +246,7 @@ class PolicyRunner(LifecycleNode):
     def _tick(self) -> None:
         controller = self._controller
         assert controller is not None and self._commands is not None
-        controller.set_topic(self._commands.topic())
-        cloud = self._clouds.newest() if self._clouds is not None else None
-        if cloud is not None:
-            controller.set_cloud(cloud)
+        cloud = self._look_around(controller)
         if self._arm_pending:
             self._try_pending_arm(controller)
         command = controller.tick()
@@ -260,6 +257,15 @@ class PolicyRunner(LifecycleNode):
         if self._debug is not None and controller.mode is Mode.RUNNING:
             self._debug.show(controller.acting)
         self._publish_status()
+
+    def _look_around(self, controller: Controller) -> CloudSample | None:
+        """Give the controller what it does not get by messages of this thread; return the newest cloud."""
+        if self._commands is not None:
+            controller.set_topic(self._commands.topic())
+        cloud = self._clouds.newest() if self._clouds is not None else None
+        if cloud is not None:
+            controller.set_cloud(cloud)
+        return cloud
 
     def _on_clock_jump(self, _: TimeJump) -> None:
         if self._controller is not None:
@@ -286,9 +292,8 @@ class PolicyRunner(LifecycleNode):
         if self._controller is None or self._state != "active":
             response.success, response.message = False, f"the node is {self._state}, not active"
         elif request.data:
+            self._look_around(self._controller)  # simulated time may stand still, and no tick have come
             try:
-                if self._commands is not None:
-                    self._controller.set_topic(self._commands.topic())
                 self._controller.arm()
                 response.success, response.message = True, "armed"
             except ArmError as error:

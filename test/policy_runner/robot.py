@@ -268,7 +268,9 @@ class Robot:
 
     def _meet(self):
         """Wait until the runner hears us too: a service may be in sight before it can send an answer back."""
+        deadline = time.monotonic() + HANG_S
         while not self.met:
+            assert time.monotonic() < deadline, "the runner's services do not answer"
             self.until(self.clients["get_state"].service_is_ready)
             future = self.clients["get_state"].call_async(GetState.Request())
             give_up_s = time.monotonic() + 2.0
@@ -283,7 +285,9 @@ class Robot:
 
     def arm(self):
         """Arm as soon as inputs have come through."""
-        while not self.call("arm", data=True).success:
+        deadline = time.monotonic() + HANG_S
+        while not (answer := self.call("arm", data=True)).success:
+            assert time.monotonic() < deadline, answer.message
             self.pass_time(0.05)
 
     def diagnosis(self):
