@@ -12,6 +12,7 @@ by the former alone.
 
 from __future__ import annotations
 
+import faulthandler
 import os
 import signal
 import sys
@@ -417,6 +418,7 @@ def main(args: list[str] | None = None) -> int:
     denied = keep_ticks_short()
     stop = threading.Event()
     rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
+    faulthandler.register(signal.SIGUSR1)  # `kill -USR1` tells where every thread is
     for number in (signal.SIGINT, signal.SIGTERM):  # rclpy's own handlers would end publishing at once
         signal.signal(number, lambda *_: stop.set())
     try:

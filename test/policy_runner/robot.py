@@ -287,8 +287,14 @@ class Robot:
         """Arm as soon as inputs have come through."""
         deadline = time.monotonic() + HANG_S
         while not (answer := self.call("arm", data=True)).success:
-            assert time.monotonic() < deadline, answer.message
+            assert time.monotonic() < deadline, f"{answer.message}; {self._who_hears()}"
             self.pass_time(0.05)
+
+    def _who_hears(self):
+        """Say what the middleware knows, and have the runner log where its threads are."""
+        self.process.send_signal(signal.SIGUSR1)
+        publishers = {"points": self.points_publisher, "joint_states": self.joints_publisher}
+        return {name: publisher.get_subscription_count() for name, publisher in publishers.items()}
 
     def diagnosis(self):
         """Values of the next diagnostics by name."""
