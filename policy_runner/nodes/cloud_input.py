@@ -35,6 +35,10 @@ HELD_BACK = 2.0
 """Clouds whose stamps or frames have jumped are held back for this many timeouts of clouds: the controller is then sure
 to hold, and an operator to be asked."""
 
+DEAF_S, LONGEST_DEAF_S = 5.0, 60.0
+"""Where somebody publishes clouds and none arrives for so long, they are subscribed to anew [s]; from one time to the
+next, patience doubles."""
+
 
 class CloudInput:
     """Receives clouds, and the frames they are in, and offers the newest sample."""
@@ -70,8 +74,12 @@ class CloudInput:
             max_points=settings.max_cloud_points,
             report=self._report,
         )
-        qos = NEWEST if settings.reliable_clouds else NEWEST_BEST_EFFORT
-        self._node.create_subscription(PointCloud2, node.resolve_topic_name("points"), self._on_points, qos)
+        self._topic = node.resolve_topic_name("points")
+        self._qos = NEWEST if settings.reliable_clouds else NEWEST_BEST_EFFORT
+        self._subscription = self._subscribe()
+        self._heard_s, self._patience_s = now_s(), DEAF_S
+        self.resubscriptions = 0
+        """How often clouds that somebody publishes were subscribed to anew, because none arrived."""
         self._executor = SingleThreadedExecutor(context=self._context)
         self._executor.add_node(self._node)
         self._closing = threading.Event()
@@ -126,14 +134,29 @@ class CloudInput:
         while not self._closing.is_set():
             try:
                 self._executor.spin_once(timeout_sec=1.0)
+                self._subscribe_anew_if_deaf()
             except ExternalShutdownException:
                 return
             except Exception as error:  # what cannot even be taken from the middleware must end nothing
                 self._worker.drop(error)
                 self._closing.wait(0.1)  # nor let it spin
 
+    def _subscribe(self) -> Any:
+        return self._node.create_subscription(PointCloud2, self._topic, self._on_points, self._qos)
+
+    def _subscribe_anew_if_deaf(self) -> None:
+        """Do not wait for ever for a publisher that the middleware knows of but has not brought together with us."""
+        if now_s() - self._heard_s < self._patience_s or self._node.count_publishers(self._topic) == 0:
+            return
+        self._node.destroy_subscription(self._subscription)
+        self._subscription = self._subscribe()
+        self._heard_s, self._patience_s = now_s(), min(2.0 * self._patience_s, LONGEST_DEAF_S)
+        self.resubscriptions += 1
+        self._logger.warning(f"no cloud came from those who publish {self._topic}: subscribed anew")
+
     def _on_points(self, message: PointCloud2) -> None:
         header, arrival_s = message.header, now_s()
+        self._heard_s, self._patience_s = arrival_s, DEAF_S
         self._recorder.cloud(message, at_s=arrival_s)
         self._worker.submit(
             cast(CloudLike, message),

@@ -54,6 +54,7 @@ def runner_status(
         values |= {f"dropped_{reason.value}": clouds.drops[reason] for reason in CloudDrop}
         values["last_dropped_cloud"] = clouds.last_drop
         values["dropped_transform_bad"] = clouds.refused_transforms
+        values["cloud_resubscriptions"] = clouds.resubscriptions
     if robot is not None:
         values |= {f"dropped_{reason}": count for reason, count in robot.drops.items()}
         values["last_dropped_message"] = robot.last_drop

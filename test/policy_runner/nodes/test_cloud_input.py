@@ -71,6 +71,22 @@ def bench(ros_context, bundles):
         each.close()
 
 
+def test_a_camera_that_is_there_but_not_heard_is_listened_to_anew_and_then_heard(bench, monkeypatch):
+    monkeypatch.setattr(cloud_input, "DEAF_S", 0.2)
+    setup = bench()
+    wait_for(lambda: setup.clouds.resubscriptions >= 2)
+    wait_for(lambda: setup.clouds.newest() is not None, meanwhile=setup.send)
+
+
+def test_where_there_is_no_camera_nothing_is_subscribed_to_anew(bench, monkeypatch):
+    monkeypatch.setattr(cloud_input, "DEAF_S", 0.2)
+    setup = bench(topic="/elsewhere")
+    looks = []
+    monkeypatch.setattr(cloud_input, "now_s", lambda: looks.append(1) or now_s())
+    wait_for(lambda: len(looks) >= 3)
+    assert setup.clouds.resubscriptions == 0
+
+
 def test_clouds_arrive_and_are_processed_while_the_runners_own_node_is_busy(bench):
     setup = bench()
     wait_for(lambda: setup.clouds.newest() is not None, meanwhile=setup.send)
