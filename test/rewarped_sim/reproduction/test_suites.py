@@ -37,7 +37,7 @@ def test_trajopt_goes_through_an_episode_fifty_times_in_sixteen_envs(tmp_path):
 def test_a_scaled_budget_plans_fewer_epochs_and_remembers_the_full_ones(tmp_path):
     job = jobs_of(tmp_path, tasks=["hopper"], algorithms=["sapo"], budget_scale=0.25)["hopper_sapo_0"]
     assert (job.config.epochs, job.full_epochs) == (125, 500)
-    assert job.env_steps == 250 * 64 * 32
+    assert job.env_steps == 125 * 64 * 32
     tiny = jobs_of(tmp_path, tasks=["hopper"], algorithms=["sapo"], budget_scale=1e-9)["hopper_sapo_0"]
     assert tiny.config.epochs == 1
 
