@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from datetime import datetime, timezone
 from functools import partial
 from pathlib import Path
@@ -10,13 +9,10 @@ from typing import Any
 
 from rclpy.serialization import serialize_message
 
-from policy_runner.acting import Actor
 from policy_runner.bag import exact_cdr
 from policy_runner.bag_writer import BagWriter
 from policy_runner.contract import PolicyContract
-from policy_runner.controller import Controller
 from policy_runner.journal import Journal
-from policy_runner.limiter import UserLimits
 from policy_runner.recording import RecordedController
 from policy_runner.settings import RunnerSettings, SettingsError
 
@@ -45,20 +41,8 @@ class BagRecorder:
             raise SettingsError(f"record: cannot write to {settings.record}: {error.strerror}") from error
         frame = contract.point_cloud.frame if contract.point_cloud is not None else ""
         self._journal = Journal(self._bag, node=name, frame=frame)
+        self.controller = partial(RecordedController, journal=self._journal)
         node.get_logger().info(f"recording to {self._bag.folder}")
-
-    def controller(
-        self,
-        policy: Actor,
-        settings: RunnerSettings,
-        *,
-        user_limits: Mapping[str, UserLimits],
-        home_position: Mapping[str, float],
-    ) -> Controller:
-        """Return a controller that keeps a journal."""
-        return RecordedController(
-            policy, settings, journal=self._journal, user_limits=user_limits, home_position=home_position
-        )
 
     def message(self, topic: str, message: Any, *, at_s: float | None = None) -> None:
         """Hand a message over to the bag; it becomes bytes in the bag's thread."""

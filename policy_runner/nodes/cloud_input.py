@@ -152,7 +152,10 @@ class CloudInput:
         self._subscription = self._subscribe()
         self._heard_s, self._patience_s = now_s(), min(2.0 * self._patience_s, LONGEST_DEAF_S)
         self.resubscriptions += 1
-        self._logger.warning(f"no cloud came from those who publish {self._topic}: subscribed anew")
+        self._logger.warning(
+            f"no cloud came from those who publish {self._topic}: subscribed anew; if none comes now, see whether they "
+            "send at all and as `reliable_clouds` asks, and `python -m policy_runner.doctor`"
+        )
 
     def _on_points(self, message: PointCloud2) -> None:
         header, arrival_s = message.header, now_s()

@@ -2,28 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable
 from typing import Any, Protocol
 
-from policy_runner.acting import Actor
 from policy_runner.contract import PolicyContract
 from policy_runner.controller import Controller
-from policy_runner.limiter import UserLimits
 from policy_runner.settings import RunnerSettings
 
 
 class Recorder(Protocol):
     """Told by the node what comes and goes; never makes it wait."""
 
-    def controller(
-        self,
-        policy: Actor,
-        settings: RunnerSettings,
-        *,
-        user_limits: Mapping[str, UserLimits],
-        home_position: Mapping[str, float],
-    ) -> Controller:
-        """Return the controller of this run."""
+    @property
+    def controller(self) -> Callable[..., Controller]:
+        """What makes the controller of this run; takes what `Controller` takes."""
         ...
 
     def message(self, topic: str, message: Any, *, at_s: float | None = None) -> None:
@@ -50,16 +42,7 @@ class Recorder(Protocol):
 class NoRecorder:
     """Records nothing."""
 
-    def controller(
-        self,
-        policy: Actor,
-        settings: RunnerSettings,
-        *,
-        user_limits: Mapping[str, UserLimits],
-        home_position: Mapping[str, float],
-    ) -> Controller:
-        """Return a plain controller."""
-        return Controller(policy, settings, user_limits=user_limits, home_position=home_position)
+    controller = Controller
 
     def message(self, topic: str, message: Any, *, at_s: float | None = None) -> None:
         """Let it pass."""

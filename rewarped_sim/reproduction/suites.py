@@ -42,7 +42,7 @@ class Suite:
 
 SUITES: Mapping[str, Suite] = {
     "cpu": Suite(
-        summary="what two CPU cores train in an afternoon: a quarter of the published steps for robots, small dough",
+        summary="what two CPU cores train in an afternoon: a quarter of ant_run's published steps, a tenth of hopper's",
         tasks=("cartpole", "hopper", "ant_run", "rolling_flat_small", "soft_jumper_small"),
         epochs={"hopper": 500, "ant_run": 500},
     ),
