@@ -23,9 +23,11 @@ help: ## Show this list
 train: setup ## Train a policy in a ROS 2 node: make train ARGS="task:=rolling_flat epochs:=200"
 	ros2 launch rewarped_sim train.launch.py $(ARGS)
 
+# Two workers with a thread each: two cores are enough, and more would starve the tests that watch a runner's clock.
 test: export ROS_AUTOMATIC_DISCOVERY_RANGE := LOCALHOST
+test: export OMP_NUM_THREADS := 1
 test: setup ## Run all tests: make test ARGS="-k gradient"
-	python -m pytest $(ARGS)
+	python -m pytest --numprocesses 2 --dist loadfile $(ARGS)
 
 lint: setup ## Check style, types and the arrows between packages
 	ruff check

@@ -20,7 +20,7 @@ def launch(tmp_path):
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     environment = os.environ | {
         "PATH": path,
-        "ROS_DOMAIN_ID": str(20 + os.getpid() % 80),
+        "ROS_DOMAIN_ID": str(1 + os.getpid() % 100),
         "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST",
     }
     started = []

@@ -9,7 +9,7 @@ import time
 import pytest
 
 # Before rclpy starts anywhere. Domains up to 101 are free of the ports that Linux gives to others.
-os.environ["ROS_DOMAIN_ID"] = str(20 + os.getpid() % 80)
+os.environ["ROS_DOMAIN_ID"] = str(1 + os.getpid() % 100)
 os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
 
 import rclpy

@@ -30,7 +30,7 @@ def workspace(workspace):
     workspace.executable("managed", NODE)
     workspace.environment |= {
         "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST",
-        "ROS_DOMAIN_ID": str(100 + os.getpid() % 100),
+        "ROS_DOMAIN_ID": str(1 + os.getpid() % 100),
         "PATH": f"{os.path.dirname(sys.executable)}:/usr/bin:/bin",
     }
     return workspace
