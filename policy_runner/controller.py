@@ -212,7 +212,8 @@ class Controller:
         if fault is None and joints is not None:
             self._check_start(joints.position)
         at_rest = self.mode is Mode.IDLE or self._limiter.at_rest
-        self._supervisor.arm(now_s, fault=fault, at_rest=at_rest, detail=self.detail(fault))
+        detail = (self._inputs.evidence(fault, now_s) or self.detail(fault)) if fault else ""
+        self._supervisor.arm(now_s, fault=fault, at_rest=at_rest, detail=detail)
         assert joints is not None  # else there was a fault
         self._limiter.start(joints.position)
         self.acting.begin()

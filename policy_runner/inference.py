@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from policy_runner.bundle import ACTIONS_OUTPUT, Bundle, input_shapes
 from policy_runner.contract import PolicyContract
+from policy_runner.realtime import go_first
 
 Float32 = NDArray[np.float32]
 
@@ -95,15 +96,15 @@ class Policy:
 class InferenceThread:
     """A network in a thread of its own: whoever asks it waits no longer than a budget, whatever it does."""
 
-    def __init__(self, network: Network, *, budget_s: float) -> None:
-        """Start the thread; `close` ends it."""
+    def __init__(self, network: Network, *, budget_s: float, priority: int = 0) -> None:
+        """Start the thread, with a real-time priority where that is not 0; `close` ends it."""
         self.contract, self.digest = network.contract, network.digest
         self._budget_s = budget_s
         self._owes_answer = False
         self._observations: queue.SimpleQueue[Mapping[str, Float32] | None] = queue.SimpleQueue()
         self._answers: queue.SimpleQueue[Float32 | Exception] = queue.SimpleQueue()
         # nothing of `self` goes in, so that a network that hangs for ever keeps no more than itself alive
-        arguments = (network, self._observations, self._answers)
+        arguments = (network, self._observations, self._answers, priority)
         threading.Thread(target=_answer, args=arguments, name="inference", daemon=True).start()
 
     @property
@@ -145,7 +146,9 @@ def _answer(
     network: Network,
     observations: queue.SimpleQueue[Mapping[str, Float32] | None],
     answers: queue.SimpleQueue[Float32 | Exception],
+    priority: int,
 ) -> None:
+    go_first(priority)  # or not: who asked for it knows from its own thread whether it may be had
     while (observation := observations.get()) is not None:
         try:
             answers.put(network.act(observation))

@@ -66,6 +66,20 @@ class LatestInputs:
             return HoldReason.INPUT_SKEW
         return None
 
+    def evidence(self, fault: HoldReason, now_s: float) -> str:
+        """Return how one can tell that `fault` is so, for an operator to read; empty where inputs cannot tell."""
+        needs = self._needs
+        if fault is HoldReason.JOINT_STATE_STALE:
+            return _age(self.joints, now_s, needs.joint_state_timeout_s)
+        if fault is HoldReason.CLOUD_STALE:
+            return _age(self.cloud, now_s, needs.cloud_timeout_s)
+        if fault is HoldReason.GOAL_MISSING:
+            return "none has come"
+        if fault is HoldReason.INPUT_SKEW:
+            limit = f"at most {needs.max_skew_s} s"
+            return f"the stamps of cloud and joint state disagree by {self._skew_s():.3f} s, {limit}"
+        return ""
+
     def ages_s(self, now_s: float) -> dict[str, float]:
         """Return how long ago the newest samples came [s], without those that never came."""
         samples = {"joint_state": self.joints, "cloud": self.cloud}
@@ -88,3 +102,9 @@ class LatestInputs:
             return 0.0
         by_stamp_s = (self.joints.stamp_ns - self.cloud.stamp_ns) * 1e-9
         return abs(by_stamp_s - (self.joints.arrival_s - self.cloud.arrival_s))
+
+
+def _age(sample: JointSample | CloudSample | None, now_s: float, timeout_s: float) -> str:
+    if sample is None:
+        return "none has come"
+    return f"the last one came {now_s - sample.arrival_s:.2f} s ago, at most {timeout_s:.2f} s"

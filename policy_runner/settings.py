@@ -189,6 +189,13 @@ class RunnerSettings:
         low=0.0,
         high=10.0,
     )
+    realtime_priority: int = _setting(
+        20,
+        "Priority (SCHED_FIFO) of the control loop, and less one that of the network, while active, where the system "
+        "allows it: they then go before clouds and all programs without one. 0: none.",
+        low=0,
+        high=99,
+    )
     deadline_miss_limit: int = _setting(
         3, "Hold after this many ticks in a row that took longer than their period.", low=1, high=1000
     )

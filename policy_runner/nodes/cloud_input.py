@@ -74,7 +74,8 @@ class CloudInput:
             max_points=settings.max_cloud_points,
             report=self._report,
         )
-        self._topic = node.resolve_topic_name("points")
+        self.topic = node.resolve_topic_name("points")
+        """Where clouds come from."""
         self._qos = NEWEST if settings.reliable_clouds else NEWEST_BEST_EFFORT
         self._subscription = self._subscribe()
         self._heard_s, self._patience_s = now_s(), DEAF_S
@@ -142,18 +143,18 @@ class CloudInput:
                 self._closing.wait(0.1)  # nor let it spin
 
     def _subscribe(self) -> Any:
-        return self._node.create_subscription(PointCloud2, self._topic, self._on_points, self._qos)
+        return self._node.create_subscription(PointCloud2, self.topic, self._on_points, self._qos)
 
     def _subscribe_anew_if_deaf(self) -> None:
         """Do not wait for ever for a publisher that the middleware knows of but has not brought together with us."""
-        if now_s() - self._heard_s < self._patience_s or self._node.count_publishers(self._topic) == 0:
+        if now_s() - self._heard_s < self._patience_s or self._node.count_publishers(self.topic) == 0:
             return
         self._node.destroy_subscription(self._subscription)
         self._subscription = self._subscribe()
         self._heard_s, self._patience_s = now_s(), min(2.0 * self._patience_s, LONGEST_DEAF_S)
         self.resubscriptions += 1
         self._logger.warning(
-            f"no cloud came from those who publish {self._topic}: subscribed anew; if none comes now, see whether they "
+            f"no cloud came from those who publish {self.topic}: subscribed anew; if none comes now, see whether they "
             "send at all and as `reliable_clouds` asks, and `python -m policy_runner.doctor`"
         )
 

@@ -33,6 +33,8 @@ class RobotInput:
         """How many messages were dropped, by reason."""
         self.last_drop = ""
         """What was wrong with the last one of them; empty if there was none."""
+        self.topic = node.resolve_topic_name("joint_states")
+        """Where joint states come from."""
         self._subscriptions = [
             node.create_subscription(JointState, "joint_states", self._on_joint_state, NEWEST_BEST_EFFORT)
         ]

@@ -59,6 +59,7 @@ from policy_runner.nodes.recorder import NoRecorder, Recorder, open_recorder
 from policy_runner.nodes.robot_input import RobotInput
 from policy_runner.nodes.status import runner_status
 from policy_runner.quiet_process import keep_ticks_short
+from policy_runner.realtime import go_first, take_turns
 from policy_runner.safety import ArmError, Mode
 from policy_runner.settings import RunnerSettings, SettingsError
 from policy_runner.transport import transport_of
@@ -150,6 +151,8 @@ class PolicyRunner(LifecycleNode):
         """Start the control loop; nothing is commanded before `~/arm`."""
         assert self._controller is not None
         self._arm_pending = self._settings.arm_on_activate
+        if denied := go_first(self._settings.realtime_priority):
+            self.get_logger().info(denied, once=True)
         # the system's clock may be set at any time: back, and a timer that follows it would be silent for long
         by_sim_time = self.get_parameter("use_sim_time").value
         self._timer = self.create_timer(
@@ -208,7 +211,10 @@ class PolicyRunner(LifecycleNode):
         self.get_logger().info(f"loaded policy {contract.policy_name!r} for task {contract.task!r}")
 
     def _in_thread(self, policy: Policy) -> InferenceThread:
-        return InferenceThread(policy, budget_s=self._settings.inference_budget(policy.contract))
+        settings = self._settings
+        budget_s, control_priority = settings.inference_budget(policy.contract), settings.realtime_priority
+        # below that of the control loop, which must be able to give up on it
+        return InferenceThread(policy, budget_s=budget_s, priority=max(control_priority - 1, 0))
 
     def _come_to_rest(self) -> None:
         """Publish at the control rate until the command is one of rest, then end the control loop."""
@@ -226,6 +232,7 @@ class PolicyRunner(LifecycleNode):
         self._controller.release()
         self.destroy_timer(self._timer)
         self._timer = None
+        take_turns()
 
     def _take_down(self) -> None:
         inputs, outputs = (self._robot, self._clouds), (self._commands, self._debug)
@@ -298,7 +305,7 @@ class PolicyRunner(LifecycleNode):
                 self._controller.arm()
                 response.success, response.message = True, "armed"
             except ArmError as error:
-                response.success, response.message = False, f"not armed: {error}{self._last_drops()}"
+                response.success, response.message = False, f"not armed: {error}{self._input_problems()}"
         else:
             self._controller.disarm()
             response.success, response.message = True, "disarmed; holding"
@@ -374,10 +381,13 @@ class PolicyRunner(LifecycleNode):
 
     # status
 
-    def _last_drops(self) -> str:
-        """Say what was wrong with the last messages that were dropped: often why an input is stale."""
-        drops = (source.last_drop for source in (self._clouds, self._robot) if source is not None)
-        return "".join(f"; last dropped {drop}" for drop in drops if drop)
+    def _input_problems(self) -> str:
+        """Say what often is why an input is stale: nobody sends it, or what was sent was dropped."""
+        sources = [source for source in (self._clouds, self._robot) if source is not None]
+        topics = (source.topic for source in sources)
+        silent = [f"; nobody publishes {topic}" for topic in topics if not self.count_publishers(topic)]
+        drops = [f"; last dropped {source.last_drop}" for source in sources if source.last_drop]
+        return "".join(silent + drops)
 
     def _status(self) -> DiagnosticStatus:
         return runner_status(

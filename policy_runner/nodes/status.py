@@ -11,6 +11,7 @@ from policy_runner.controller import Controller
 from policy_runner.loop_watch import LoopWatch
 from policy_runner.nodes.cloud_input import CloudInput
 from policy_runner.nodes.robot_input import RobotInput
+from policy_runner.realtime import current_priority
 from policy_runner.safety import RECOVERABLE, HoldReason, Mode
 
 GRAVE = frozenset(HoldReason) - RECOVERABLE - {HoldReason.DISARMED, HoldReason.STOPPED}
@@ -74,6 +75,7 @@ def _loop_values(loop: LoopWatch) -> dict[str, object]:
         "ticks": loop.ticks,
         "stalls": loop.stalls,
         "deadline_misses": loop.deadline_misses,
+        "realtime_priority": current_priority(),
     }
     if times := loop.tick_times():
         values |= {f"tick_{name}_ms": f"{1e3 * value:.3f}" for name, value in vars(times).items()}

@@ -49,6 +49,20 @@ def test_an_input_is_stale_after_its_own_timeout():
     assert inputs.fault(10.3) is HoldReason.CLOUD_STALE
 
 
+def test_evidence_says_how_old_an_input_is_or_that_there_was_none():
+    inputs = LatestInputs(NEEDS)
+    assert inputs.evidence(HoldReason.CLOUD_STALE, 3.0) == "none has come"
+    inputs = complete(10.0)
+    assert inputs.evidence(HoldReason.CLOUD_STALE, 10.5) == "the last one came 0.50 s ago, at most 0.25 s"
+    assert (
+        inputs.evidence(HoldReason.JOINT_STATE_STALE, 10.5) == "the last one came 0.50 s ago, at most 0.10 s"
+    )
+    inputs.take_cloud(cloud(10.0, 9.75))
+    assert inputs.fault(10.0) is HoldReason.INPUT_SKEW
+    assert "disagree by 0.250 s, at most 0.15 s" in inputs.evidence(HoldReason.INPUT_SKEW, 10.0)
+    assert inputs.evidence(HoldReason.OTHER_PUBLISHER, 10.0) == ""
+
+
 def test_only_what_the_policy_needs_is_missed():
     blind = InputNeeds(cloud=False, goal=False, joint_state_timeout_s=0.1, cloud_timeout_s=0.25)
     inputs = LatestInputs(blind)

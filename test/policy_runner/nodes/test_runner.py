@@ -167,9 +167,22 @@ def test_arming_names_the_joint_that_is_missing(start):
     robot.pass_time(0.5)
     response = robot.call("arm", data=True)
     assert not response.success
-    assert response.message.startswith("not armed: joint_state_stale; last dropped joint_state_bad:")
+    assert response.message.startswith(
+        "not armed: joint_state_stale: none has come; last dropped joint_state_bad:"
+    )
     assert "joint 'pin_y' is missing" in response.message
     assert robot.counter("dropped_joint_state_bad") > 0
+
+
+def test_arming_names_the_topic_that_nobody_publishes(start):
+    robot = start()
+    robot.cloud_on = False
+    robot.node.destroy_publisher(robot.points_publisher)
+    while "age_joint_state_s" not in robot.diagnosis():
+        pass
+    response = robot.call("arm", data=True)
+    assert not response.success
+    assert response.message == "not armed: cloud_stale: none has come; nobody publishes /points"
 
 
 def test_a_stop_is_latched_until_it_is_reset(start):

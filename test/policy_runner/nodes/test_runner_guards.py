@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -15,6 +16,8 @@ from robot import ENVIRONMENT, HANG_S, ROOT, RUNNER, arguments, values_of
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import JointState
 from std_msgs.msg import Float32MultiArray
+
+from policy_runner.realtime import go_first
 
 URDF = """
 <robot name="roller">
@@ -155,6 +158,15 @@ def test_when_the_clock_is_set_there_is_one_tick_at_most_and_everything_is_stale
     advance(20)
     assert len(robot.stream) - before >= 10  # it goes on ticking, and holds
     assert robot.counter("held_stalled") == 1
+
+
+@pytest.mark.parametrize("priority", [0, 20])
+def test_the_loop_has_the_priority_that_was_asked_for_where_the_system_allows_it(start, priority):
+    with ThreadPoolExecutor(1) as pool:  # the thread ends, and with it its priority
+        denied = pool.submit(go_first, priority).result()
+    robot = start(realtime_priority=priority)
+    robot.arm()
+    assert robot.counter("realtime_priority") == (0 if denied else priority)
 
 
 def test_diagnostics_say_how_the_loop_keeps_time_and_what_the_limits_cut(start):
