@@ -73,6 +73,7 @@ def draw(path: Path, surfaces: dict[str, NDArray[np.float64]], coordinates: NDAr
         axes.set_title(title)
         axes.set_xlabel("first direction")
         axes.set_ylabel("second direction")
+        axes.set_zlabel("loss")  # pyright: ignore
         axes.tick_params(labelsize=7)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path)
