@@ -164,10 +164,11 @@ class Controller:
     def set_joints(self, sample: JointSample) -> None:
         """Take a joint state; the newest wins. One that cannot follow the last one is a fault at once."""
         last = self._inputs.joints
-        moving = self.mode is Mode.RUNNING or self._stopping.homing
-        if moving and last is not None and (jump := self._domain.jump(last, sample)):
+        supervisor = self._supervisor
+        moves = self.mode is Mode.RUNNING or supervisor.goes_on_by_itself or self._stopping.homing
+        if moves and last is not None and (jump := self._domain.jump(last, sample)):
             self._details[HoldReason.JOINT_JUMP] = jump
-            self._supervisor.hold(HoldReason.JOINT_JUMP)
+            supervisor.hold(HoldReason.JOINT_JUMP)
         self._inputs.take_joints(sample)
 
     def set_cloud(self, sample: CloudSample) -> None:
@@ -242,10 +243,10 @@ class Controller:
         fault = self._inputs.fault(self._clock() if now_s is None else now_s)
         if fault is not HoldReason.JOINT_STATE_STALE and self._is_outside():
             return HoldReason.JOINT_JUMP
-        if fault is not None:
-            return fault
         if self._topic is not None and not (self._topic.listeners or self._settings.arm_without_listener):
             return HoldReason.NO_LISTENER
+        if fault is not None:
+            return fault
         if not self.acting.policy.ready:
             return HoldReason.INFERENCE_LATE
         if self.loop.misses_in_a_row >= self._settings.deadline_miss_limit:
@@ -262,7 +263,7 @@ class Controller:
         fault, before = self.fault(now_s), self.mode
         mode = self._supervisor.update(now_s, fault=fault, at_rest=self._limiter.at_rest)
         if mode is Mode.RUNNING and before is Mode.HOLDING:  # by itself
-            self.acting.begin()
+            self._go_on()
         command, failure = self._follow_policy(now_s) if mode is Mode.RUNNING else (None, None)
         if failure is not None:
             self._supervisor.update(now_s, fault=failure, at_rest=False)
@@ -271,6 +272,13 @@ class Controller:
             command = self._hold(failure or fault)
         self.loop.end(self._clock(), in_time=failure is not HoldReason.INFERENCE_LATE)
         return command
+
+    def _go_on(self) -> None:
+        joints = self._inputs.joints
+        assert joints is not None  # else there was a fault
+        if self._stopping.silent:  # nobody has told the robot to stay where it was commanded to be
+            self._limiter.start(joints.position)
+        self.acting.begin()
 
     def _follow_policy(self, now_s: float) -> tuple[Command | None, HoldReason | None]:
         joints = self._inputs.joints

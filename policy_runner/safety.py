@@ -95,6 +95,11 @@ class Supervisor:
         self.holds: Counter[HoldReason] = Counter()
         """How often each reason has taken the command from the policy."""
 
+    @property
+    def goes_on_by_itself(self) -> bool:
+        """Whether this hold ends without an operator, once its reason has passed."""
+        return self.mode is Mode.HOLDING and self._restart_after_stale and self.reason in RECOVERABLE
+
     def arm(self, now_s: float, *, fault: HoldReason | None, at_rest: bool, detail: str = "") -> None:
         """Put the policy in command; nothing changes where it is already.
 
@@ -148,14 +153,11 @@ class Supervisor:
         """Take this tick's fault into account and return the mode for this tick."""
         if self.mode is Mode.RUNNING and fault is not None:
             self._hold(fault)
-        elif (
-            self.mode is Mode.HOLDING
-            and self._restart_after_stale
-            and self.reason in RECOVERABLE
-            and fault is None
-            and at_rest
-        ):
-            self._run(now_s)
+        elif self.goes_on_by_itself:
+            if fault is None and at_rest:
+                self._run(now_s)
+            elif fault is not None and fault not in RECOVERABLE:  # an operator must have a look after all
+                self._hold(fault)
         return self.mode
 
     def authority(self, now_s: float) -> float:

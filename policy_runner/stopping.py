@@ -51,13 +51,18 @@ class Stopping:
                 )
             self._go_home = partial(limiter.approach, _home(contract, limits, home_position), HOME_AUTHORITY)
 
+    @property
+    def silent(self) -> bool:
+        """Whether a hold publishes nothing, so that nobody knows what the robot does meanwhile."""
+        return self._mode == "publish_nothing"
+
     def command(self, *, may_go_home: bool) -> Float64 | None:
         """Return the next command (num_joints,) of this hold, None where nothing is to be published.
 
         may_go_home: whether anything but coming to rest is allowed.
         """
         limiter = self._limiter
-        if self._mode == "publish_nothing":
+        if self.silent:
             limiter.halt()
             return None
         if self._mode == "hold_now":

@@ -311,6 +311,38 @@ def test_where_nobody_listens_it_runs_only_if_it_may(bundles, allowed):
         assert bench.controller.mode is Mode.RUNNING
 
 
+@pytest.mark.parametrize(
+    "graver", [HoldReason.OTHER_PUBLISHER, HoldReason.NO_LISTENER, HoldReason.JOINT_JUMP, "outside"]
+)
+def test_what_only_an_operator_may_excuse_needs_one_even_during_a_hold_that_would_pass_by_itself(
+    bundles, graver
+):
+    bench = Bench(bundles, settings={"restart_after_stale": True}).armed()
+    bench.run(30)
+    bench.cloud = bench.obeys = False
+    bench.run(30)
+    assert bench.controller.reason is HoldReason.CLOUD_STALE
+    where = bench.position
+    if graver is HoldReason.OTHER_PUBLISHER:  # and who knows where to it moved the robot
+        bench.topic = CommandTopic(listeners=1, others=("/teleop",))
+    elif graver is HoldReason.NO_LISTENER:
+        bench.topic = CommandTopic(listeners=0)
+    elif graver is HoldReason.JOINT_JUMP:
+        bench.position = where + np.array([0.0, 0.0, 0.2])
+    else:
+        bench.run(1)
+        slowly = np.linspace(where, [0.97, *where[1:]], 100)
+        for bench.position in slowly:
+            bench.run(1)
+    bench.run(5)
+    bench.topic, bench.cloud, bench.position = CommandTopic(listeners=1), True, where
+    bench.run(60)
+    assert bench.controller.mode is Mode.HOLDING
+    assert bench.controller.reason is (HoldReason.JOINT_JUMP if graver == "outside" else graver)
+    bench.controller.arm()
+    assert bench.run(1).stamp_ns > 0
+
+
 # ---- ways to stop -------------------------------------------------------------------------------------------
 
 
@@ -332,6 +364,19 @@ def test_publishing_nothing_falls_silent_at_any_hold_until_armed_again(bundles):
     bench.run(1)
     bench.controller.arm()
     assert bench.run(1) is not None
+
+
+def test_a_policy_that_goes_on_by_itself_after_silence_begins_where_the_robot_has_come_to(bundles):
+    settings = {"stop_mode": "publish_nothing", "restart_after_stale": True}
+    bench = Bench(bundles, settings=settings).armed()
+    bench.run(30)
+    bench.cloud = bench.obeys = False
+    bench.run(20)
+    for _ in range(100):  # nobody told it to stay
+        bench.position = bench.position - np.array([0.001, 0.0, 0.0])
+        assert bench.run(1) is None
+    bench.cloud = True
+    np.testing.assert_allclose(bench.run(1).values, bench.position + MOVE)
 
 
 @pytest.mark.parametrize(
@@ -359,7 +404,7 @@ def test_a_robot_that_an_operator_stopped_or_whose_joints_are_unknown_stays(bund
     np.testing.assert_array_equal(bench.run(300).values, rest)
 
 
-@pytest.mark.parametrize("event", ["disarm", "stop", "joints", "jump", "other"])
+@pytest.mark.parametrize("event", ["disarm", "stop", "joints", "jump", "other", "nobody"])
 def test_on_the_way_home_whatever_makes_motion_unsafe_ends_it(bundles, event):
     bench = Bench(bundles, settings={"stop_mode": "return_home"}, home_position={"pin_x": 0.2}).armed()
     bench.run(20)
@@ -372,6 +417,8 @@ def test_on_the_way_home_whatever_makes_motion_unsafe_ends_it(bundles, event):
         bench.position = bench.position + np.array([0.0, 0.0, 1.0])
     elif event == "other":
         bench.topic = CommandTopic(listeners=1, others=("/teleop",))
+    elif event == "nobody":  # whoever listens next would find that the commands had gone on without it
+        bench.topic = CommandTopic(listeners=0)
     else:
         getattr(bench.controller, event)()
     rest = bench.run(30).values

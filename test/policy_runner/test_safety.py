@@ -145,6 +145,17 @@ def test_a_hold_may_be_given_another_reason_which_is_counted_as_well():
     )  # that one does not pass by itself
 
 
+@pytest.mark.parametrize("fault", list(HoldReason))
+def test_a_hold_that_would_pass_by_itself_waits_for_an_operator_once_anything_does_that_never_passes(fault):
+    supervisor = armed(restart_after_stale=True)
+    supervisor.update(10.2, fault=STALE, at_rest=False)
+    supervisor.update(10.3, fault=fault, at_rest=True)
+    passes = fault in RECOVERABLE
+    assert supervisor.goes_on_by_itself == passes
+    assert supervisor.reason is (STALE if passes else fault) and supervisor.holds[STALE] == 1
+    assert supervisor.update(10.4, fault=None, at_rest=True) is (Mode.RUNNING if passes else Mode.HOLDING)
+
+
 def test_a_reason_to_hold_neither_unlatches_a_stop_nor_makes_an_idle_runner_command():
     supervisor = Supervisor(ramp_in_s=0.0, restart_after_stale=False)
     supervisor.hold(STALE)
