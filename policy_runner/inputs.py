@@ -68,6 +68,7 @@ class JointReader:
         self._needs_velocity = needs_velocity
         self._names: tuple[str, ...] | None = None
         self._rows: list[int] = []
+        self._stamp_ns = 0
 
     def read(
         self,
@@ -84,17 +85,22 @@ class JointReader:
 
         Raises:
             JointStateError: a joint is missing or named twice, lengths differ, velocities are needed and
-                absent, or a value of the policy's joints is not finite.
+                absent, a value of the policy's joints is not finite, or the stamp is that of the last sample: to
+                the arrival-time watchdog, a driver that repeats what it knew last is one that is silent.
         """
         if tuple(names) != self._names:  # names rarely change between messages
             self._rows = self._find(names)
             self._names = tuple(names)
-        return JointSample(
+        sample = JointSample(
             position=self._pick("position", position, len(names)),
             velocity=self._pick("velocity", velocity, len(names)) if self._needs_velocity else None,
             stamp_ns=stamp_ns,
             arrival_s=arrival_s,
         )
+        if stamp_ns and stamp_ns == self._stamp_ns:
+            raise JointStateError(f"stamp {stamp_ns} ns: the same as that of the last joint state")
+        self._stamp_ns = stamp_ns
+        return sample
 
     def _find(self, names: Sequence[str]) -> list[int]:
         found = list(names)

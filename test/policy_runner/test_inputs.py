@@ -13,17 +13,17 @@ JOINTS = ("a", "b", "c")
 POSITION = {"a": 1.0, "b": 2.0, "c": 3.0, "x": 9.0}
 
 
-def read(reader, names, position=None, velocity=()):
+def read(reader, names, position=None, velocity=(), stamp_ns=0):
     position = [POSITION[name] for name in names] if position is None else position
-    return reader.read(names, position, velocity, stamp_ns=5, arrival_s=7.0)
+    return reader.read(names, position, velocity, stamp_ns=stamp_ns, arrival_s=7.0)
 
 
 def test_every_order_of_joints_and_any_others_give_the_same_sample():
     reader = JointReader(JOINTS, needs_velocity=False)
-    for names in itertools.permutations(["a", "b", "c", "x"]):
-        sample = read(reader, names)
+    for stamp_ns, names in enumerate(itertools.permutations(["a", "b", "c", "x"]), start=5):
+        sample = read(reader, names, stamp_ns=stamp_ns)
         assert sample.position.tolist() == [1.0, 2.0, 3.0]
-        assert (sample.velocity, sample.stamp_ns, sample.arrival_s) == (None, 5, 7.0)
+        assert (sample.velocity, sample.stamp_ns, sample.arrival_s) == (None, stamp_ns, 7.0)
 
 
 def test_velocities_follow_the_same_order():
@@ -61,6 +61,19 @@ def test_a_refused_message_leaves_the_reader_usable():
     with pytest.raises(JointStateError):
         read(reader, ["a", "b"])
     assert read(reader, ["c", "b", "a"]).position.tolist() == [1.0, 2.0, 3.0]
+
+
+def test_a_stamp_that_is_repeated_is_no_news_unless_there_is_none():
+    reader = JointReader(JOINTS, needs_velocity=False)
+    with pytest.raises(JointStateError, match="'c' is missing"):
+        read(reader, ["a", "b"], stamp_ns=5)  # that one said nothing
+    read(reader, ["a", "b", "c"], stamp_ns=5)
+    for _ in range(3):
+        with pytest.raises(JointStateError, match=r"^stamp 5 ns: the same as that of the last joint state$"):
+            read(reader, ["a", "b", "c"], [1.0, 2.5, 3.0], stamp_ns=5)
+    assert read(reader, ["a", "b", "c"], stamp_ns=4).stamp_ns == 4  # a clock was set back
+    for _ in range(3):
+        assert read(reader, ["a", "b", "c"]).stamp_ns == 0
 
 
 def test_a_goal_that_is_not_finite_is_refused():
