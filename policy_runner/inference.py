@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from policy_runner.bundle import ACTIONS_OUTPUT, Bundle, input_shapes
 from policy_runner.contract import PolicyContract
-from policy_runner.realtime import go_first
+from policy_runner.realtime import current_priority, go_first, take_turns
 
 Float32 = NDArray[np.float32]
 
@@ -97,7 +97,10 @@ class InferenceThread:
     """A network in a thread of its own: whoever asks it waits no longer than a budget, whatever it does."""
 
     def __init__(self, network: Network, *, budget_s: float, priority: int = 0) -> None:
-        """Start the thread, with a real-time priority where that is not 0; `close` ends it."""
+        """Start the thread, with a real-time priority where that is not 0; `close` ends it.
+
+        While it owes an answer that was given up, it has none: a network that hangs leaves others their share.
+        """
         self.contract, self.digest = network.contract, network.digest
         self._budget_s = budget_s
         self._owes_answer = False
@@ -105,7 +108,8 @@ class InferenceThread:
         self._answers: queue.SimpleQueue[Float32 | Exception] = queue.SimpleQueue()
         # nothing of `self` goes in, so that a network that hangs for ever keeps no more than itself alive
         arguments = (network, self._observations, self._answers, priority)
-        threading.Thread(target=_answer, args=arguments, name="inference", daemon=True).start()
+        self._thread = threading.Thread(target=_answer, args=arguments, name="inference", daemon=True)
+        self._thread.start()
 
     @property
     def ready(self) -> bool:
@@ -132,6 +136,8 @@ class InferenceThread:
             answer = self._answers.get(timeout=self._budget_s)
         except queue.Empty:
             self._owes_answer = True
+            if (thread := self._thread.native_id) is not None:
+                take_turns(thread)
             raise InferenceLateError(f"no action within {self._budget_s:.4f} s") from None
         if isinstance(answer, Exception):
             raise answer
@@ -149,7 +155,10 @@ def _answer(
     priority: int,
 ) -> None:
     go_first(priority)  # or not: who asked for it knows from its own thread whether it may be had
+    granted = current_priority()
     while (observation := observations.get()) is not None:
+        if current_priority() != granted:  # it was late
+            go_first(granted)
         try:
             answers.put(network.act(observation))
         except Exception as error:  # whatever it is, it is an answer

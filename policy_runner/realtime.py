@@ -24,15 +24,18 @@ def go_first(priority: int) -> str:
         os.sched_setscheduler(0, os.SCHED_FIFO | os.SCHED_RESET_ON_FORK, os.sched_param(priority))
     except PermissionError:
         return f"no real-time priority: the system does not allow this user {priority}; see `ulimit -r`"
+    except OSError as error:  # as of sandboxes, whose kernel knows one way of scheduling alone
+        return f"no real-time priority: {error.strerror}"
     return ""
 
 
-def take_turns() -> None:
-    """Take the calling thread's priority from it."""
-    if current_priority():
-        os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
+def take_turns(thread: int = 0) -> None:
+    """Take the priority from a thread of this process: by its native id, or the calling one."""
+    if current_priority(thread):
+        # the flag stays: without privileges, the system lets no thread be rid of it, and refuses all else as well
+        os.sched_setscheduler(thread, os.SCHED_OTHER | os.SCHED_RESET_ON_FORK, os.sched_param(0))
 
 
-def current_priority() -> int:
-    """Return the real-time priority of the calling thread; 0 if it has none."""
-    return os.sched_getparam(0).sched_priority if hasattr(os, "sched_getparam") else 0
+def current_priority(thread: int = 0) -> int:
+    """Return the real-time priority of a thread, by its native id, or of the calling one; 0 if it has none."""
+    return os.sched_getparam(thread).sched_priority if hasattr(os, "sched_getparam") else 0

@@ -5,13 +5,16 @@ from __future__ import annotations
 import gc
 import threading
 import weakref
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 
 from policy_runner.inference import InferenceLateError, InferenceThread
+from policy_runner.realtime import current_priority, go_first
 
 PATIENCE_S = 30.0
+PRIORITY = 7
 
 
 class SlowNetwork:
@@ -24,9 +27,11 @@ class SlowNetwork:
         self.may_answer.set()
         self.error = None
         self.threads = set()
+        self.priority = None
 
     def act(self, observation):
         self.threads.add(threading.current_thread())
+        self.priority = current_priority()
         assert self.may_answer.wait(PATIENCE_S)
         if self.error is not None:
             raise self.error
@@ -100,6 +105,30 @@ def test_closing_does_not_wait_for_a_network_that_hangs(network):
     network.may_answer.set()
     other.join(PATIENCE_S)
     assert not other.is_alive()
+
+
+def test_a_network_has_its_priority_but_while_it_owes_an_answer_that_nobody_waits_for(network):
+    with ThreadPoolExecutor(1) as pool:
+        expected = 0 if pool.submit(go_first, PRIORITY).result() else PRIORITY
+    thread = InferenceThread(network, budget_s=PATIENCE_S, priority=PRIORITY)
+
+    def priorities():
+        (other,) = network.threads
+        return network.priority, current_priority(other.native_id)
+
+    ask(thread, 1.0)
+    assert priorities() == (expected, expected)
+    thread._budget_s = 0.01
+    network.may_answer.clear()
+    with pytest.raises(InferenceLateError, match="no action within"):
+        ask(thread, 2.0)
+    assert priorities()[1] == 0  # it may hang for ever
+    network.may_answer.set()
+    until(lambda: thread.ready)
+    thread._budget_s = PATIENCE_S
+    ask(thread, 3.0)
+    assert priorities() == (expected, expected)
+    thread.close()
 
 
 def test_a_closed_network_is_let_go_of():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
@@ -46,6 +47,39 @@ def test_where_it_is_denied_it_says_so_and_goes_on(monkeypatch):
     assert "does not allow this user 7" in go_first(PRIORITY)
     assert go_first(0) == ""
     take_turns()  # there is nothing to give back
+
+
+class Kernel:
+    """Schedules as Linux does for a user who may take priorities and has no other privilege."""
+
+    def __init__(self):
+        self.policy, self.priority = os.SCHED_OTHER, 0
+
+    def setscheduler(self, _, policy, param):
+        if self.policy & os.SCHED_RESET_ON_FORK and not policy & os.SCHED_RESET_ON_FORK:
+            raise PermissionError  # that takes CAP_SYS_NICE
+        self.policy, self.priority = policy, param.sched_priority
+
+    def getparam(self, _):
+        return os.sched_param(self.priority)
+
+
+def test_a_user_without_privileges_gives_back_the_priority_and_takes_it_again(monkeypatch):
+    kernel = Kernel()
+    monkeypatch.setattr(os, "sched_setscheduler", kernel.setscheduler)
+    monkeypatch.setattr(os, "sched_getparam", kernel.getparam)
+    for _ in range(2):
+        assert go_first(PRIORITY) == "" and current_priority() == PRIORITY
+        take_turns()
+        assert current_priority() == 0
+
+
+def test_where_the_system_knows_one_way_of_scheduling_alone_it_says_so_and_goes_on(monkeypatch):
+    def refuse(*_):
+        raise OSError(errno.EINVAL, "Invalid argument")
+
+    monkeypatch.setattr(os, "sched_setscheduler", refuse)
+    assert go_first(PRIORITY) == "no real-time priority: Invalid argument"
 
 
 def test_where_there_is_none_it_says_so(monkeypatch):
