@@ -150,7 +150,8 @@ class PolicyRunner(LifecycleNode):
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Start the control loop; nothing is commanded before `~/arm`."""
         assert self._controller is not None
-        self._arm_pending = self._settings.arm_on_activate
+        # nor does it, after a stop, once that is reset: then it takes a call of ~/arm
+        self._arm_pending = self._settings.arm_on_activate and not self._stopped
         if denied := go_first(self._settings.realtime_priority):
             self.get_logger().info(denied, once=True)
         # the system's clock may be set at any time: back, and a timer that follows it would be silent for long
@@ -241,9 +242,7 @@ class PolicyRunner(LifecycleNode):
                 part.close()
         self._robot = self._clouds = self._commands = self._debug = self._network = None
         self._recorder = NoRecorder()
-        if self._controller is not None:
-            self._stop_latched = self._controller.mode is Mode.STOPPED
-        self._controller = None
+        self._stop_latched, self._controller = self._stopped, None
 
     def _enter(self, state: str, *, problem: str = "") -> None:
         self._state, self._problem = state, problem
@@ -313,19 +312,23 @@ class PolicyRunner(LifecycleNode):
         self._publish_status()
         return response
 
+    @property
+    def _stopped(self) -> bool:
+        return self._stop_latched if self._controller is None else self._controller.mode is Mode.STOPPED
+
     def _on_stop(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
-        self._arm_pending = False
-        response.success = self._controller is not None
-        response.message = "stopped" if response.success else f"the node is {self._state}: nothing to stop"
+        self._arm_pending, self._stop_latched = False, True
         if self._controller is not None:
             self._controller.stop()
+        response.success, response.message = True, "stopped"
         self.get_logger().warning(response.message)
         self._publish_status()
         return response
 
     def _on_reset_stop(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
-        response.success = self._controller is not None and self._controller.mode is Mode.STOPPED
+        response.success = self._stopped
         response.message = "may be armed again" if response.success else "not stopped"
+        self._stop_latched = False
         if self._controller is not None:
             self._controller.reset_stop()
         self._publish_status()
@@ -339,10 +342,10 @@ class PolicyRunner(LifecycleNode):
             response.success = False
             response.message = "already loading a policy" if self._loading else "not configured"
         else:
-            self._loading = True
+            self._loading, controller = True, self._controller
             outcome = await self._loader.load_beside(request.path, self._settings, self.executor)
             self._loading = False
-            response.success, response.message = self._exchange(outcome)
+            response.success, response.message = self._exchange(outcome, controller)
         self._loader.note(response.success, response.message)
         self._recorder.remark(
             "load_policy", path=request.path, success=response.success, message=response.message
@@ -351,14 +354,14 @@ class PolicyRunner(LifecycleNode):
         self.get_logger().info(f"load_policy {request.path[:200]!r}: {response.message}")
         return response
 
-    def _exchange(self, outcome: Policy | Exception | None) -> tuple[bool, str]:
+    def _exchange(self, outcome: Policy | Exception | None, controller: Controller) -> tuple[bool, str]:
         if not isinstance(outcome, Policy):
             return False, f"refused: {outcome}"
-        if self._controller is None:
+        if self._controller is not controller:  # for which it was asked
             return False, "refused: the node was cleaned up meanwhile"
         network = self._in_thread(outcome)
         try:
-            self._controller.swap(network)
+            controller.swap(network)
         except ContractError as error:
             network.close()
             return False, f"refused: {error}"
@@ -421,15 +424,18 @@ class PolicyRunner(LifecycleNode):
 
 
 def main(args: list[str] | None = None) -> int:
-    """Run the node until SIGINT, SIGTERM or an unforeseen error; all bring the robot to rest first.
+    """Run the node until SIGINT, SIGTERM, SIGHUP or an unforeseen error; all bring the robot to rest first.
 
     Returns 0, 1 where the policy was refused at start, 2 where a parameter is wrong, or 4 after such an error.
     """
     denied = keep_ticks_short()
     stop = threading.Event()
+    endings = [signal.SIGINT, signal.SIGTERM]
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # else nohup says that terminals may close
+        endings.append(signal.SIGHUP)
     rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
     faulthandler.register(signal.SIGUSR1)  # `kill -USR1` tells where every thread is
-    for number in (signal.SIGINT, signal.SIGTERM):  # rclpy's own handlers would end publishing at once
+    for number in endings:  # rclpy's own handlers would end publishing at once
         signal.signal(number, lambda *_: stop.set())
     try:
         node = PolicyRunner()
@@ -452,7 +458,7 @@ def main(args: list[str] | None = None) -> int:
     executor.shutdown()
     node.destroy_node()
     rclpy.shutdown()
-    for number in (signal.SIGINT, signal.SIGTERM):  # else a late one kills the interpreter while it ends
+    for number in endings:  # else a late one kills the interpreter while it ends
         signal.signal(number, signal.SIG_IGN)
     return code
 

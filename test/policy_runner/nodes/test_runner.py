@@ -204,6 +204,24 @@ def test_a_stop_is_latched_until_it_is_reset(start):
     robot.until(lambda: robot.status.message == "active: running")
 
 
+def test_a_stop_counts_before_there_is_a_policy_and_after_it_the_robot_is_not_armed_by_itself(start):
+    robot = start(autostart=False, arm_on_activate=True)
+    assert not robot.call("reset_stop").success
+    assert robot.call("stop").success and robot.call("reset_stop").success
+    assert robot.call("stop").success
+    for transition in ("CONFIGURE", "ACTIVATE"):
+        assert robot.change_state(getattr(Transition, f"TRANSITION_{transition}"))
+    response = robot.call("arm", data=True)
+    assert not response.success and "reset_stop" in response.message
+    assert robot.call("reset_stop").success
+    robot.until(lambda: robot.status.message.startswith("active: idle"))
+    ticks = robot.counter("ticks")
+    robot.until(lambda: robot.counter("ticks") > ticks + 30)
+    assert robot.status.message.startswith("active: idle") and not robot.commands
+    robot.arm()
+    robot.until(lambda: robot.status.message == "active: running")
+
+
 def test_the_lifecycle_can_be_driven_from_outside(start):
     robot = start(autostart=False)
     assert robot.state() == "unconfigured"
@@ -295,7 +313,7 @@ def test_parameters_are_described_and_refuse_nonsense(start):
     assert set(names) <= set(listed)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_brings_the_robot_to_rest_and_ends_the_process_with_0(start, number):
     robot = start()
     robot.arm()

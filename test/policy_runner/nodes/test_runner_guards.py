@@ -12,6 +12,8 @@ import pytest
 import rclpy
 from builtin_interfaces.msg import Time
 from diagnostic_msgs.msg import DiagnosticStatus
+from lifecycle_msgs.msg import Transition
+from rewarped_msgs.srv import LoadPolicy
 from robot import ENVIRONMENT, HANG_S, ROOT, RUNNER, arguments, values_of
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import JointState
@@ -203,3 +205,36 @@ sys.exit(runner.main())
     steps = np.abs(np.diff([sent.positions for sent in robot.stream], axis=0))
     assert (steps <= np.array(robot.contract.action.max_velocity) / 60.0 + 1e-9).all()
     assert not steps[-1].any() and robot.stream[-1].stamp_ns == 0
+
+
+def test_a_policy_that_was_asked_for_before_a_cleanup_is_refused_after_it(
+    start, bundles, bundle, tmp_path, monkeypatch
+):
+    """Whoever configures the node anew wants the policy that it is configured for."""
+    code = """
+import sys, time
+from pathlib import Path
+from policy_runner.nodes import policy_loader, runner
+load = policy_loader.PolicyLoader.load
+def load_late(self, path, settings):
+    if path.endswith("second"):
+        Path(path + "_begun").touch()
+        while not Path(path + "_goes_on").exists():
+            time.sleep(0.01)
+    return load(self, path, settings)
+policy_loader.PolicyLoader.load = load_late
+sys.exit(runner.main())
+"""
+    monkeypatch.setattr("robot.RUNNER", (sys.executable, "-c", code))
+    second = bundles.write(tmp_path / "second", bundles.contract(policy_name="second"))
+    robot = start(autostart=False, policy_dirs=[str(bundle), str(tmp_path)])
+    assert robot.change_state(Transition.TRANSITION_CONFIGURE)
+    answer = robot.clients["load_policy"].call_async(LoadPolicy.Request(path=str(second)))
+    robot.until((tmp_path / "second_begun").exists)
+    for transition in (Transition.TRANSITION_CLEANUP, Transition.TRANSITION_CONFIGURE):
+        assert robot.change_state(transition)
+    (tmp_path / "second_goes_on").touch()
+    robot.until(answer.done)
+    response = answer.result()
+    assert not response.success and "cleaned up meanwhile" in response.message
+    assert response.policy_name == "roller"
