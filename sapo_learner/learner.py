@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Generator, Tensor, nn
+from torch.optim import Optimizer
 
 from sapo_learner.distributions import standard_normal
 from sapo_learner.episodes import EpisodeStatistics
@@ -190,14 +191,18 @@ class Learner(ABC):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what `state_dict` gave: the next update is, bit for bit, what it would have been.
 
-        Raises ValueError naming what the state lacks, as one of another version may, or the two numbers of ranks where
-        they differ; nothing has changed then.
+        Where this learner was given other settings than the one that was saved, its own count.
+        Raises ValueError naming what the state lacks, as one of another version may, the first weight of another
+        size, or the two numbers of ranks where they differ; nothing has changed then.
         """
         known = {*self._clocks(), *self._all_parts()}
         missing = sorted(known - set(state))
         if missing:
             raise ValueError(f"learner state: {missing[0]!r} is missing; it was saved by another version")
-        self._undo({**state, **{name: self.ranks.pick(state[name]) for name in self._parts_of_envs()}})
+        self._require_networks_of_own_sizes(state)
+        of_own_envs = {name: self.ranks.pick(state[name]) for name in self._parts_of_envs()}
+        with self._settings_of_optimizers_kept():
+            self._undo({**state, **of_own_envs})
 
     def load_networks(self, state: dict[str, Any]) -> None:
         """Restore the networks alone, of any number of envs on any device: enough to act and to look, not to go on.
@@ -210,6 +215,32 @@ class Learner(ABC):
                     part.load_state_dict(state[name])
                 except (KeyError, RuntimeError) as error:
                     raise ValueError(f"learner state: {name}: {' '.join(str(error).split())}") from error
+
+    def _require_networks_of_own_sizes(self, state: dict[str, Any]) -> None:
+        for name, part in self._parts().items():
+            if not isinstance(part, nn.Module):
+                continue
+            own, saved = (
+                {key: tuple(value.shape) for key, value in weights.items()}
+                for weights in (part.state_dict(), state[name])
+            )
+            for key in (*own, *saved):
+                expected, got = own.get(key, "none"), saved.get(key, "none")
+                require(
+                    expected == got,
+                    f"learner state: {name}: {key}: expected {expected}, got {got}; it was saved with other settings",
+                )
+
+    @contextmanager
+    def _settings_of_optimizers_kept(self) -> Iterator[None]:
+        """Take back the settings that torch's optimisers restore together with their moments, but for the rates."""
+        optimizers = [part for part in self._parts().values() if isinstance(part, Optimizer)]
+        groups = [group for optimizer in optimizers for group in optimizer.param_groups]
+        own = [{name: group[name] for name in ("betas", "weight_decay")} for group in groups]
+        yield
+        restored = [group for optimizer in optimizers for group in optimizer.param_groups]
+        for group, settings in zip(restored, own, strict=True):
+            group.update(settings)
 
     def _snapshot(self) -> dict[str, Any]:
         parts = {name: part.state_dict() for name, part in self._all_parts().items()}

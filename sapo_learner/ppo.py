@@ -220,7 +220,7 @@ class Ppo(Learner):
             info=window.info,
             metrics={
                 **means,
-                "actor/skipped": ~means["actor/grad_norm"].isfinite(),
+                "actor/skipped": torch.stack([~one["actor/grad_norm"].isfinite() for one in metrics]).sum(),
                 "actor/learning_rate": self._optimizer.param_groups[0]["lr"],
                 "critic/target_mean": all_returns.mean(),
                 "critic/target_std": all_returns.std(correction=0),

@@ -96,10 +96,10 @@ class Replay:
         self.written += count
 
     def rewind(self, written: int) -> None:
-        """Take the last extension back if it came after `written` transitions."""
-        if written == self.written:
+        """Take the last extension back, or what was done of it, if it came after `written` transitions."""
+        if self._before_extension is None or self._before_extension[0] != written:
+            assert written == self.written
             return
-        assert self._before_extension is not None and self._before_extension[0] == written
         self.written, rows, overwritten = self._before_extension
         for name, value in overwritten.items():
             self._columns[name][rows] = value

@@ -23,7 +23,7 @@ from sapo_learner.encoders import POOLS, Pool
 from sapo_learner.learner import Epoch, Learner
 from sapo_learner.network_input import NetworkInput
 from sapo_learner.networks import StackedCritics
-from sapo_learner.optimization import ascend, make_adamw, step_clipped
+from sapo_learner.optimization import ascend, make_adamw, set_learning_rate, step_clipped
 from sapo_learner.policy import make_policy
 from sapo_learner.replay import Replay, Transitions
 from sapo_learner.settings import (
@@ -164,6 +164,9 @@ class Sac(Learner):
 
     def _epoch(self, should_stop: Callable[[], bool]) -> Epoch:
         config = self.config
+        set_learning_rate(self._actor_optimizer, config.actor_learning_rate)
+        set_learning_rate(self._critic_optimizer, config.critic_learning_rate)
+        set_learning_rate(self._temperature_optimizer, config.temperature_learning_rate)
         window = self._act(should_stop)
         self.policy.normalizer.update(window.inputs.state)
         transitions = self._transitions(window)
@@ -174,11 +177,11 @@ class Sac(Learner):
         if not self._warming_up and len(self._replay) > 0:
             size = config.batch_size or window.done.numel()
             steps = [self._learn(self._replay.sample(size, self._generator)) for _ in range(config.updates)]
-        names = steps[0] if steps else ()
+        figures = {name: torch.stack([step[name] for step in steps]) for name in (steps[0] if steps else ())}
         metrics = {
             "actor/grad_norm": 0.0,
             "actor/skipped": 0.0,
-            **{name: torch.stack([step[name] for step in steps]).mean() for name in names},
+            **{name: one.sum() if one.dtype == torch.bool else one.mean() for name, one in figures.items()},
             "actor/learning_rate": config.actor_learning_rate,
             "temperature": self.temperature.value,
             "replay/dropped": (~finite).sum(),
@@ -246,10 +249,9 @@ class Sac(Learner):
         follow(self.target_critics, self.critics, keep=config.target_keep)
         return {
             **of_actor,
-            "actor/skipped": of_actor["actor/skipped"].double(),
             "critic/loss": critic_loss.detach(),
             "critic/grad_norm": critic_norm,
-            "critic/skipped": (~critic_norm.isfinite()).double(),
+            "critic/skipped": ~critic_norm.isfinite(),
             "critic/target_mean": target.mean(),
             "critic/target_std": target.std(correction=0),
             "entropy": -log_prob.detach().mean(),

@@ -330,6 +330,7 @@ class Sapo(Learner):
             (self._critic_optimizer, config.critic_learning_rate),
         ):
             set_learning_rate(optimizer, linear(first, config.final_learning_rate, self.progress))
+        set_learning_rate(self._temperature_optimizer, config.temperature_learning_rate)
 
     def _parts(self) -> dict[str, Any]:
         parts = {

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from sapo_learner.learner import Epoch, Interrupted, Learner
-from sapo_learner.optimization import ascend, make_adamw
+from sapo_learner.optimization import ascend, make_adamw, set_learning_rate
 from sapo_learner.outcome import Outcome
 from sapo_learner.parallel import SINGLE, Ranks
 from sapo_learner.settings import require_betas, require_not_negative, require_positive
@@ -93,6 +93,7 @@ class TrajOpt(Learner):
 
     def _epoch(self, should_stop: Callable[[], bool]) -> Epoch:
         config = self.config
+        set_learning_rate(self._optimizer, config.learning_rate)
         self.env.detach()
         steps = []
         for t in range(config.horizon):

@@ -100,6 +100,63 @@ def test_a_state_that_lacks_something_is_refused_and_changes_nothing(name):
 
 
 @every_algorithm
+def test_networks_of_other_sizes_are_refused_by_name_and_change_nothing(name):
+    learner = make(name)
+    before = learner.state_dict()
+    if name == "trajopt":
+        other, named = (
+            make(name, PointMass(max_episode_steps=6)),
+            r"policy: actions: expected \(5, 1\), got \(6, 1\)",
+        )
+    else:
+        other, named = (
+            make(name, actor_hidden=(24,)),
+            r"policy: head\.trunk\.0\.weight: expected \(16, 2\), got \(24, 2\)",
+        )
+    other.update()
+    with pytest.raises(ValueError, match=named):
+        learner.load_state_dict(other.state_dict())
+    assert_identical(learner.state_dict(), before)
+
+
+def test_networks_of_another_kind_are_refused_by_name():
+    with pytest.raises(ValueError, match=r"policy: head\.log_std\.weight: expected \(1, 16\), got none"):
+        make("sapo").load_state_dict(make("sapo/free_std").state_dict())
+
+
+OF_OPTIMISERS = {
+    "betas": (0.5, 0.6),
+    "weight_decay": 0.07,
+    "learning_rate": 3e-3,
+    "actor_learning_rate": 3e-3,
+    "critic_learning_rate": 4e-3,
+    "temperature_learning_rate": 6e-3,
+}
+
+
+@every_algorithm
+def test_a_restored_learner_has_the_optimisers_settings_that_it_was_given(name):
+    known = ALGORITHMS[name].config.__dataclass_fields__
+    settings = {key: value for key, value in OF_OPTIMISERS.items() if key in known}
+    if name == "ppo":
+        del settings["learning_rate"]  # only where its own begins, which then follows the divergence
+    undisturbed, changed = make(name), make(name, **settings)
+    undisturbed.update()
+    changed.load_state_dict(undisturbed.state_dict())
+    undisturbed.update()
+    changed.update()
+    given = make(name, **settings)
+    for _ in range(2):
+        given.update()
+    for key, part in changed._parts().items():
+        if not isinstance(part, torch.optim.Optimizer):
+            continue
+        for group, expected in zip(part.param_groups, given._parts()[key].param_groups, strict=True):
+            for option in ("betas", "weight_decay", *(["lr"] if name != "ppo" else [])):
+                assert group[option] == expected[option], (key, option)
+
+
+@every_algorithm
 @pytest.mark.parametrize("after_steps", [0, 7])
 def test_an_interrupted_update_leaves_no_trace(name, after_steps):
     learner, undisturbed = make(name), make(name)

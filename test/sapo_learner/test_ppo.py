@@ -128,6 +128,13 @@ def test_the_learning_rate_stays_within_its_bounds():
     assert ppo._optimizer.param_groups[0]["lr"] == 1e-6
 
 
+def test_steps_that_are_skipped_are_counted_one_by_one():
+    ppo = Ppo(PointMass(), changed(passes=5), seed=0, planned_epochs=10)
+    calls = iter(range(100))
+    ppo.policy.head.mean.bias.register_hook(lambda bar: bar * (float("nan") if next(calls) < 2 else 1.0))
+    assert ppo.update()["actor/skipped"] == 2.0
+
+
 def test_the_simulator_is_not_differentiated():
     class Watched(PointMass):
         def step(self, action):

@@ -81,6 +81,28 @@ def test_an_extension_can_be_taken_back(already):
     assert 20.0 in labels(replay)
 
 
+@pytest.mark.parametrize("after_columns", [0, 1, 3])
+def test_an_extension_that_broke_off_half_way_can_be_taken_back(after_columns, monkeypatch):
+    replay = Replay(5)
+    replay.extend(transitions(1.0, 2.0, 3.0, 4.0, 5.0))
+    before, written = copy.deepcopy(replay.state_dict()), replay.written
+    set_item, calls = Tensor.__setitem__, iter(range(100))
+
+    def break_off(*arguments):
+        if next(calls) == after_columns:
+            raise KeyboardInterrupt
+        set_item(*arguments)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Tensor, "__setitem__", break_off)
+        replay.extend(transitions(11.0, 12.0))
+    replay.rewind(written)
+    after = replay.state_dict()
+    assert after["written"] == before["written"]
+    for name, value in before["columns"].items():
+        assert torch.equal(after["columns"][name], value)
+
+
 def test_a_restored_buffer_goes_on_as_the_first_one_would():
     def go_on(replay: Replay) -> Tensor:
         replay.extend(transitions(7.0, 8.0))

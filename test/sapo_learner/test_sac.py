@@ -155,3 +155,12 @@ def test_a_state_with_another_capacity_of_the_replay_is_refused_and_changes_noth
     with pytest.raises(ValueError, match="go on with replay_capacity: 50"):
         second.load_state_dict(first.state_dict())
     torch.testing.assert_close(second.state_dict(), before, rtol=0.0, atol=0.0, equal_nan=True)
+
+
+def test_steps_that_are_skipped_are_counted_one_by_one():
+    sac = Sac(PointMass(), changed(updates=5), seed=0, planned_epochs=10)
+    sac.update()
+    calls = iter(range(100))
+    sac.critics.layers[-1].bias.register_hook(lambda bar: bar * (float("nan") if next(calls) < 3 else 1.0))
+    report = sac.update()
+    assert (report["critic/skipped"], report["actor/skipped"]) == (3.0, 0.0)
