@@ -139,7 +139,7 @@ class Env:
         terminal_obs = self.task.observe(after, action)
 
         self._clock = self._clock + 1
-        truncated = self._clock >= self.max_episode_steps
+        truncated = (self._clock >= self.max_episode_steps) & healthy
         done = terminated | truncated
         self._episode = self._episode + done
         self.nonfinite += ~healthy

@@ -164,6 +164,18 @@ def test_a_broken_env_is_reset_counted_and_leaves_the_others_bit_identical(break
     assert (gradient[0, 1] == 0).all()
 
 
+def test_an_env_that_breaks_in_its_last_step_did_not_reach_its_time_limit():
+    env = make_tiny(max_episode_steps=1)
+    env.reset()
+    state = env.state_dict()
+    state["x"][1, 5] = float("nan")
+    env.load_state_dict(state)
+    result = env.step(torch.zeros(2, 3))
+    assert result.terminated.tolist() == [False, True]
+    assert result.truncated.tolist() == [True, False]  # else a fresh start would be what comes after it
+    assert env.state_dict()["episode"].tolist() == [2, 2]
+
+
 @pytest.mark.parametrize("spoil", [float("nan"), float("inf")])
 def test_a_reward_that_is_not_finite_breaks_its_env_alone(spoil, monkeypatch):
     def run(broken):
