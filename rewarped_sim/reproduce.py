@@ -2,8 +2,9 @@
 
     python -m rewarped_sim.reproduce --suite cpu --tasks cartpole --seeds 0 1 2
 
-Every job is a run of `python -m rewarped_sim.train`, in a folder of its own. Started again, what is done is passed over
-and what was stopped goes on where it was; a job that fails is named at the end, and keeps no other one from running.
+Every job is a run of `python -m rewarped_sim.train`, in a folder of its own. Started again, what is done with the same
+settings is passed over and what was stopped goes on where it was; a job that fails is named at the end, and keeps no
+other one from running.
 Results are written as data, bench/results/learning/<suite>/<task>_<algo>_<seed>.json, and shown in docs/results.md.
 """
 

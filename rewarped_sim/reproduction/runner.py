@@ -29,7 +29,7 @@ EPISODES_PER_ENV = 2
 """As in the published comparisons, but for each env, not for all together."""
 POLL_S = 2.0
 SAME = ("task", "algo", "num_envs", "seed", "epochs", "select_every", "task_options", "algo_options")
-"""What a run that is continued must agree on with the job."""
+"""What a run that is continued, or its record, must agree on with the job."""
 
 
 class JobError(RuntimeError):
@@ -85,9 +85,15 @@ def carry_out(
 
 
 def has_record(job: Job, results: Path) -> bool:
-    """Tell whether the job is done, to the same budget. Raises ConfigError for a record that cannot be read."""
+    """Tell whether the job is done, with its present settings: a table must not mix them with earlier ones.
+
+    Raises ConfigError for a record that cannot be read.
+    """
     path = record_path(results, job.suite, job.name)
-    return path.is_file() and read_record(path).epochs == job.config.epochs
+    if not path.is_file():
+        return False
+    found, planned = read_record(path).config, json.loads(json.dumps(asdict(job.config)))
+    return all(found.get(name) == planned[name] for name in SAME)
 
 
 def epochs_done(job: Job) -> int:

@@ -1,7 +1,10 @@
+from dataclasses import asdict
+
 import pytest
 
 from rewarped_sim.reproduce import main
 from rewarped_sim.reproduction.record import Record
+from rewarped_sim.reproduction.suites import plan
 
 DOCUMENT = "# Results\n\n<!-- begin cpu -->\n<!-- end cpu -->\n\nThe end.\n"
 
@@ -15,7 +18,11 @@ def place(tmp_path):
     return ["--device", "cpu", *(word for name in names for word in (name, str(tmp_path / names[name])))]
 
 
-def write_record(folder, seed, **values):
+def write_record(folder, seed, *, algo_options=None, **values):
+    """One of cartpole; of another run than is planned where `epochs` or `algo_options` are others."""
+    (job,) = plan("cpu", tasks=["cartpole"], algorithms=["sapo"], seeds=[seed], out_dir=folder)
+    config = asdict(job.config) | {"epochs": values.get("epochs", 250)}
+    config["algo_options"] = {**config["algo_options"], **(algo_options or {})}
     agents = {name: {"mean": 5.0 + seed} for name in ("stochastic", "deterministic", "do_nothing", "random")}
     Record(
         **{
@@ -31,7 +38,7 @@ def write_record(folder, seed, **values):
             "policy_of_epoch": 250,
             "agents": agents,
             "curve": {"env_steps": [2048.0, 512_000.0], "return": [0.0, 5.0]},
-            "config": {},
+            "config": config,
             "machine": {},
         }
         | values
@@ -44,17 +51,14 @@ CARTPOLE = ["--suite", "cpu", "--tasks", "cartpole", "--algos", "sapo"]
 def test_a_dry_run_lists_budgets_and_what_is_done_and_starts_nothing(place, tmp_path, capsys):
     write_record(tmp_path / "results", seed=1)
     write_record(tmp_path / "results", seed=2, epochs=100)  # of another budget
-    assert main([*CARTPOLE, "--dry-run", *place]) == 0
+    write_record(tmp_path / "results", seed=3, algo_options={"gamma": 0.9})  # of other settings
+    assert main([*CARTPOLE, "--seeds", "0", "1", "2", "3", "--dry-run", *place]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert [line.split()[0] for line in lines[:3]] == [
-        "cartpole_sapo_0",
-        "cartpole_sapo_1",
-        "cartpole_sapo_2",
-    ]
+    assert [line.split()[0] for line in lines[:4]] == [f"cartpole_sapo_{seed}" for seed in range(4)]
     assert "64 envs    250 of   250 epochs    0.51 M steps  to do" in lines[0]
-    assert lines[1].endswith("done") and lines[2].endswith("to do")
-    assert lines[3] == "2 of 3 jobs to do, 1.0 M env steps"
-    assert "a shorter budget is a shorter schedule" in lines[4]
+    assert lines[1].endswith("done") and lines[2].endswith("to do") and lines[3].endswith("to do")
+    assert lines[4] == "3 of 4 jobs to do, 1.5 M env steps"
+    assert "a shorter budget is a shorter schedule" in lines[5]
     assert not (tmp_path / "runs").exists()
 
 
