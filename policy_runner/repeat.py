@@ -184,6 +184,8 @@ class _Run:
         self._answers.extend(values.get("answers", []))
         try:
             refused = self._call(event, time_s)
+        except RepeatError:  # which says it all
+            raise
         except (KeyError, TypeError, ValueError) as error:
             raise RepeatError(
                 f"at {time_s:.3f} s: event {event.kind!r} is not as it should be: {error}"
@@ -224,6 +226,8 @@ class _Run:
                     controller.set_topic(
                         CommandTopic(listeners=values["listeners"], others=tuple(values["others"]))
                     )
+                case "swap" if "refused" in values and values["digest"] not in self._policies:
+                    return values["refused"]  # it took no part in the run
                 case "swap":
                     controller.swap(self._actor(values, time_s))
                 case call if call in CALLS:

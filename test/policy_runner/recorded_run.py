@@ -12,6 +12,7 @@ import pytest
 
 from policy_runner.bag import message_types, read_bag
 from policy_runner.bag_writer import BagWriter, Entry
+from policy_runner.contract import ContractError
 from policy_runner.controller import CommandTopic
 from policy_runner.inference import InferenceError, InferenceLateError
 from policy_runner.inputs import CloudSample, GoalSample, JointSample
@@ -129,7 +130,8 @@ def _happen(event, controller, networks, rng):
         with contextlib.suppress(ArmError):
             controller.arm()
     elif event == "swap":
-        controller.swap(BusyActor(networks[rng.integers(len(networks))], rng))
+        with contextlib.suppress(ContractError):
+            controller.swap(BusyActor(networks[rng.integers(len(networks))], rng))
     elif event == "topic":
         controller.set_topic(CommandTopic(listeners=1, others=("rogue",) if rng.random() < 0.2 else ()))
     elif event != "nothing":

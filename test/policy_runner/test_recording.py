@@ -138,11 +138,24 @@ def test_a_policy_that_is_not_given_or_does_not_fit_is_refused(run, networks):
         RepeatError, match=r"at 0\.000 s the run took the bundle with digest first, which is not"
     ):
         repeat(read_journal(run[0]), {"second": second})
-    with pytest.raises(RepeatError, match=r"at [1-9.]+ s the run took the bundle with digest second"):
+    with pytest.raises(RepeatError, match=r"^at [1-9.]+ s the run took the bundle with digest second"):
         repeat(read_journal(run[0]), {"first": first})
     action = replace(first.contract.action, joint_names=("a", "b", "c"))
     with pytest.raises(RepeatError, match=r"action.joint_names\[0\]: expected 'pin_x', found 'a'"):
         repeat(read_journal(run[0]), {}, other=WildNetwork(replace(first.contract, action=action)))
+
+
+def test_a_policy_that_the_run_did_not_take_is_not_needed_to_repeat_it(networks, tmp_path):
+    first = networks[0]
+    foreign = WildNetwork(replace(first.contract, control_dt_s=0.5), "foreign")
+    record(tmp_path / "bag", [first, foreign])
+    refused = [event for event in read_journal(tmp_path / "bag") if "refused" in event.values]
+    assert any(event.kind == "swap" and event.values["digest"] == "foreign" for event in refused)
+    for given in ([first], [first, foreign]):
+        outcome = repeat(read_journal(tmp_path / "bag"), by_digest(given))
+        assert outcome.complete and outcome.differences == 0, outcome.first
+    other = repeat(read_journal(tmp_path / "bag"), {}, other=WildNetwork(first.contract, "other"))
+    assert other.first is None  # it is the same network
 
 
 @pytest.mark.parametrize(
