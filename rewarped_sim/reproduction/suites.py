@@ -57,7 +57,11 @@ SUITES: Mapping[str, Suite] = {
     "ablations": Suite(
         summary="SAPO without parts of it, beside SHAC",
         tasks=("hand_flip", "hopper", "ant", "humanoid", "snu_humanoid"),
-        algorithms=("shac", *(name for name in PRESETS if name.startswith("sapo/")), "sapo"),
+        algorithms=(
+            "shac",
+            *(name for name in PRESETS if name.startswith("sapo/") and name != "sapo/reuse"),
+            "sapo",
+        ),
     ),
     "entropy": Suite(
         summary="how SAPO depends on its first temperature and on its target entropy",

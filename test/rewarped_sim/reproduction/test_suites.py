@@ -73,6 +73,12 @@ def test_a_sweep_over_settings_changes_these_alone(tmp_path):
     assert (config.epochs, config.num_envs) == (usual.config.epochs, usual.config.num_envs)
 
 
+def test_ablations_are_the_published_variations_and_nothing_that_is_beyond_them():
+    entropy = ["sapo/no_soft_value", "sapo/no_entropy", "sapo/neither"]
+    choices = ["sapo/free_std", "sapo/target_critic", "sapo/elu_adam"]
+    assert sorted(SUITES["ablations"].algorithms) == sorted(["sapo", "shac", *entropy, *choices])
+
+
 def test_variations_of_an_algorithm_keep_their_settings(tmp_path):
     jobs = jobs_of(tmp_path, "ablations", tasks=["cartpole"], seeds=[0])
     assert jobs["cartpole_sapo-neither_0"].config.algo_options["entropy_in_actor"] is False
