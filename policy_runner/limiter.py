@@ -39,6 +39,8 @@ class UserLimits:
     """[rad/s or m/s], > 0."""
     max_acceleration: float = np.inf
     """[rad/s^2 or m/s^2], > 0."""
+    max_effort: float = np.inf
+    """[N m or N], > 0; of policies that command efforts."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,6 +55,8 @@ class JointLimits:
     """[rad/s or m/s]."""
     max_acceleration: Float64
     """[rad/s^2 or m/s^2]; infinite where none is set."""
+    max_effort: Float64
+    """[N m or N]; likewise."""
 
 
 def tighter(first: Mapping[str, UserLimits], second: Mapping[str, UserLimits]) -> dict[str, UserLimits]:
@@ -67,6 +71,7 @@ def tighter(first: Mapping[str, UserLimits], second: Mapping[str, UserLimits]) -
             max_position=min(a.max_position, b.max_position),
             max_velocity=min(a.max_velocity, b.max_velocity),
             max_acceleration=min(a.max_acceleration, b.max_acceleration),
+            max_effort=min(a.max_effort, b.max_effort),
         )
         for joint, (a, b) in pairs.items()
     }
@@ -78,12 +83,13 @@ def tightest_limits(action: ActionSpec, user: Mapping[str, UserLimits]) -> Joint
     Raises:
         LimitError: a name is not one of the contract's joints, or the limits leave a joint no room.
     """
+    positive = ("max_velocity", "max_acceleration", *(("max_effort",) if action.mode == "effort" else ()))
     for joint, limits in user.items():
         if joint not in action.joint_names:
             raise LimitError(
                 f"joint_limits.{joint}: no such joint; the policy commands {list(action.joint_names)}"
             )
-        for name in ("max_velocity", "max_acceleration"):
+        for name in positive:
             if not getattr(limits, name) > 0.0:
                 raise LimitError(f"joint_limits.{joint}.{name}: must be > 0, got {getattr(limits, name)}")
     by_joint = [user.get(joint, UserLimits()) for joint in action.joint_names]
@@ -99,6 +105,7 @@ def tightest_limits(action: ActionSpec, user: Mapping[str, UserLimits]) -> Joint
         upper=upper,
         max_velocity=np.minimum(action.max_velocity, [limits.max_velocity for limits in by_joint]),
         max_acceleration=np.array([limits.max_acceleration for limits in by_joint]),
+        max_effort=np.array([limits.max_effort for limits in by_joint]),
     )
 
 
@@ -143,7 +150,7 @@ def make_limiter(
     stop_time_s: braking takes a joint from its top speed, or effort, to rest in this time.
     """
     if action.mode == "effort":
-        return EffortLimiter(action, control_dt_s=control_dt_s, stop_time_s=stop_time_s)
+        return EffortLimiter(action, limits.max_effort, control_dt_s=control_dt_s, stop_time_s=stop_time_s)
     motion = _Motion(limits, control_dt_s=control_dt_s, stop_time_s=stop_time_s)
     if action.mode == "velocity":
         return VelocityLimiter(action, motion, control_dt_s=control_dt_s)
@@ -237,11 +244,15 @@ class VelocityLimiter:
 
 
 class EffortLimiter:
-    """Effort commands within offset +- scale; rest is zero effort."""
+    """Effort commands within offset +- scale and the joints' top efforts; rest is zero effort."""
 
-    def __init__(self, action: ActionSpec, *, control_dt_s: float, stop_time_s: float) -> None:
+    def __init__(
+        self, action: ActionSpec, max_effort: Float64, *, control_dt_s: float, stop_time_s: float
+    ) -> None:
         self._offset, self._scale = np.array(action.offset), np.array(action.scale)
-        self._decay = (np.abs(self._offset) + np.abs(self._scale)) * control_dt_s / stop_time_s
+        self._max_effort = max_effort
+        top = np.minimum(np.abs(self._offset) + np.abs(self._scale), max_effort)
+        self._decay = top * control_dt_s / stop_time_s
         self._effort = np.zeros(action.size)
         self.cut: Bool = np.zeros(action.size, np.bool_)
         """Which joints the last `follow` gave less effort than the action asked for."""
@@ -252,7 +263,8 @@ class EffortLimiter:
 
     def follow(self, action: Float64, measured: Float64, authority: float) -> Float64:
         """Return efforts (num_joints,) [N m or N]."""
-        self._effort = authority * (self._offset + self._scale * np.clip(action, -1.0, 1.0))
+        effort = authority * (self._offset + self._scale * np.clip(action, -1.0, 1.0))
+        self._effort = np.clip(effort, -self._max_effort, self._max_effort)
         self.cut = np.abs(self._offset + self._scale * action - self._effort) > CUT_TOLERANCE
         return self._effort
 

@@ -2,8 +2,8 @@
 
     <robot><joint name="elbow" type="revolute"><limit lower="-2" upper="2" velocity="3"/></joint></robot>
 
-A `<limit>` may also have an `acceleration` [rad/s^2 or m/s^2]. The file comes from elsewhere: it may not
-declare a document type, hence no entities, and is refused from `MAX_BYTES` on.
+A `<limit>` may also have an `acceleration` [rad/s^2 or m/s^2] and an `effort` [N m or N]. The file comes
+from elsewhere: it may not declare a document type, hence no entities, and is refused from `MAX_BYTES` on.
 """
 
 from __future__ import annotations
@@ -130,7 +130,7 @@ class _Reader:
 
     def _add_limit(self, attributes: dict[str, str]) -> None:
         limit = {}
-        for name in ("lower", "upper", "velocity", "acceleration"):
+        for name in ("lower", "upper", "velocity", "acceleration", "effort"):
             if (text := attributes.get(name)) is not None:
                 limit[name] = self._number(name, text)
         joint = self.joints[self._name]
@@ -172,4 +172,5 @@ def _limits(
         max_position=math.inf if endless else upper,
         max_velocity=velocity * limit.get("velocity", math.inf),
         max_acceleration=acceleration * limit.get("acceleration", math.inf),
+        max_effort=limit.get("effort", math.inf),
     )

@@ -14,6 +14,7 @@ LIMITS = JointLimits(
     upper=np.array([1.0, 0.5]),
     max_velocity=np.array([2.0, 0.1]),
     max_acceleration=np.full(2, np.inf),
+    max_effort=np.full(2, np.inf),
 )
 DT = 0.02
 

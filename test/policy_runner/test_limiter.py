@@ -158,6 +158,25 @@ def test_effort_stays_within_offset_and_scale_and_decays_to_zero():
     assert limiter.at_rest and not limiter.brake().any()
 
 
+def test_effort_stays_within_the_top_effort_of_each_joint_and_then_decays_as_fast_as_from_it():
+    action = replace(ACTION, mode="effort")
+    limits = tightest_limits(action, {"a": UserLimits(max_effort=0.1), "c": UserLimits(max_effort=9.0)})
+    limiter = make_limiter(action, limits, control_dt_s=DT, stop_time_s=STOP_TIME)
+    for sign in (1.0, -1.0):
+        limiter.start(np.zeros(3))
+        efforts = limiter.follow(sign * np.ones(3), np.zeros(3), 1.0)
+        np.testing.assert_allclose(efforts, sign * np.array([0.1, 0.5, 3.0]))
+        assert limiter.cut.tolist() == [True, False, False]
+    np.testing.assert_allclose(limiter.brake(), (1.0 - DT / STOP_TIME) * np.array([-0.1, -0.5, -3.0]))
+
+
+def test_a_top_effort_that_makes_no_sense_matters_to_policies_of_efforts_alone():
+    user = {"a": UserLimits(max_effort=0.0)}  # as in many a URDF
+    assert tightest_limits(ACTION, user).max_velocity.tolist() == [1.0, 0.3, 4.0]
+    with pytest.raises(LimitError, match=r"joint_limits.a.max_effort: must be > 0, got 0.0"):
+        tightest_limits(replace(ACTION, mode="effort"), user)
+
+
 def test_the_tightest_of_contract_and_user_wins_joint_by_joint():
     user = {
         "b": UserLimits(min_position=0.2, max_velocity=9.0),
@@ -188,9 +207,12 @@ def test_limits_that_make_no_sense_are_refused_by_joint(user, message):
 
 def test_of_two_sets_of_limits_the_tighter_one_holds_joint_by_joint():
     user = {"a": UserLimits(min_position=-0.2, max_velocity=0.3), "b": UserLimits(max_acceleration=1.0)}
-    urdf = {"a": UserLimits(min_position=-0.4, max_position=0.1, max_velocity=0.2), "c": UserLimits()}
+    urdf = {
+        "a": UserLimits(min_position=-0.4, max_position=0.1, max_velocity=0.2, max_effort=2.0),
+        "c": UserLimits(),
+    }
     assert tighter(user, urdf) == {
-        "a": UserLimits(min_position=-0.2, max_position=0.1, max_velocity=0.2),
+        "a": UserLimits(min_position=-0.2, max_position=0.1, max_velocity=0.2, max_effort=2.0),
         "b": UserLimits(max_acceleration=1.0),
         "c": UserLimits(),
     }

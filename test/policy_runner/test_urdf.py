@@ -38,9 +38,13 @@ def limits(tmp_path, text, names, **changes):
 def test_limits_are_those_of_the_file_less_margin_and_scaled(tmp_path):
     found = limits(tmp_path, ARM, ["lift", "shoulder", "wheel", "free"])
     assert found == {
-        "shoulder": UserLimits(min_position=-1.45, max_position=1.95, max_velocity=1.5, max_acceleration=2.5),
-        "lift": UserLimits(min_position=0.05, max_position=pytest.approx(0.35), max_velocity=0.1),
-        "wheel": UserLimits(max_velocity=3.0),
+        "shoulder": UserLimits(
+            min_position=-1.45, max_position=1.95, max_velocity=1.5, max_acceleration=2.5, max_effort=80.0
+        ),
+        "lift": UserLimits(
+            min_position=0.05, max_position=pytest.approx(0.35), max_velocity=0.1, max_effort=9.0
+        ),
+        "wheel": UserLimits(max_velocity=3.0, max_effort=1.0),
         "free": UserLimits(),
     }
 
