@@ -20,7 +20,7 @@ from policy_runner.latest_inputs import InputNeeds, LatestInputs
 from policy_runner.limiter import UserLimits, make_limiter, tightest_limits
 from policy_runner.loop_watch import LoopWatch
 from policy_runner.safety import HOMEWARD, ArmError, HoldReason, Mode, Supervisor
-from policy_runner.settings import RunnerSettings
+from policy_runner.settings import RunnerSettings, SettingsError
 from policy_runner.stopping import Stopping
 
 Float64 = NDArray[np.float64]
@@ -69,11 +69,17 @@ class Controller:
         Raises:
             ContractError: an observation term does not fit the robot.
             LimitError: the limits leave a joint no room, or home is outside of them.
-            SettingsError: the stop mode does not fit the commands.
+            SettingsError: the stop mode does not fit the commands, or a control step takes longer than joint states
+                may be silent.
         """
         contract = policy.contract
         dt_s = settings.control_dt_s(contract)
         self._joint_state_timeout_s = joint_state_timeout_s = settings.joint_state_timeout(contract)
+        if joint_state_timeout_s <= dt_s:
+            raise SettingsError(
+                f"joint_state_timeout_s: must be longer than a control step, {dt_s:g} s, or each would come after "
+                f"a stall; got {joint_state_timeout_s:g}"
+            )
         self._settings, self._clock = settings, clock
         self.acting = Acting(policy, filter_alpha=settings.action_filter_alpha)
         self._inputs = LatestInputs(
