@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Callable
 from typing import Any
 
 from rewarped_sim.env import Env
+from rewarped_sim.results import Stopped
+from rewarped_sim.watched_env import WatchedEnv
 from sapo_learner.evaluate import evaluate
+from sapo_learner.vec_env import StepResult
 
 
 class BestPolicy:
@@ -20,9 +24,17 @@ class BestPolicy:
         """Of the best policy; -1 before the first trial."""
         self.mean_return = -math.inf
 
-    def try_out(self, policy: Any, epoch: int) -> float:
-        """Run one episode in every env; returns the mean return, and keeps the policy if none was better."""
-        earned = evaluate(self._env, policy).mean
+    def try_out(self, policy: Any, epoch: int, should_stop: Callable[[], bool] = lambda: False) -> float:
+        """Run one episode in every env; returns the mean return, and keeps the policy if none was better.
+
+        Raises Stopped when `should_stop` turns true meanwhile; then nothing has changed.
+        """
+
+        def go_on(env: Env, step: StepResult | None) -> None:
+            if should_stop():
+                raise Stopped
+
+        earned = evaluate(WatchedEnv(self._env, go_on), policy).mean
         if earned > self.mean_return:
             self.epoch, self.mean_return = epoch, earned
             self._weights = copy.deepcopy(policy.state_dict())

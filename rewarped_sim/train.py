@@ -197,6 +197,8 @@ class _Run:
         header = CheckpointHeader.of(self._env, task=config.task, algo=config.algo)
         self._header = replace(header, num_envs=config.num_envs)
         self._saved_epoch = -1
+        self._trial_owed = False
+        """Whether a stop came in the middle of the last epoch's trial: who resumes the run begins with it."""
         if config.resume:
             self._restore()
             ranks.on_first(lambda: folder.describe(config))
@@ -234,6 +236,9 @@ class _Run:
         progress = Progress(self._config.epochs, epoch=learner.epoch) if self._ranks.is_first else None
         self.report(RunState.TRAINING, "training", epoch=learner.epoch, env_steps=learner.env_steps)
         try:
+            if self._trial_owed:
+                self._try_out()
+                self._saved_epoch = -1  # what is saved of this epoch lacks the trial
             while learner.epoch < self._config.epochs and not self._is_stopped():
                 started = time.monotonic()
                 metrics = learner.update(stop.is_set)
@@ -295,9 +300,14 @@ class _Run:
     def _try_out(self) -> None:
         """Try the policy where a trial is due."""
         epoch, config = self._learner.epoch, self._config
+        self._trial_owed = False
         if self._best is None or (epoch % config.select_every and epoch < config.epochs):
             return
-        earned = self._best.try_out(self._learner.policy, epoch)
+        try:
+            earned = self._best.try_out(self._learner.policy, epoch, self._control.stop.is_set)
+        except Stopped:
+            self._trial_owed = True
+            return
         log.info("epoch %d: a trial earns %.2f, the best one %.2f", epoch, earned, self._best.mean_return)
 
     def _chosen_policy(self) -> Any:
@@ -332,7 +342,7 @@ class _Run:
         if learner.epoch != self._saved_epoch:
             state = learner.state_dict()
             if self._best is not None:
-                state["best_policy"] = self._best.state_dict()
+                state |= {"best_policy": self._best.state_dict(), "trial_owed": self._trial_owed}
             self._checkpoint = self._ranks.on_first(
                 lambda: save_checkpoint(
                     self._folder.checkpoints, state, epoch=learner.epoch, header=self._header
@@ -363,6 +373,7 @@ class _Run:
             raise CheckpointError(f"{restored.path}: {error}") from error
         if self._best is not None and "best_policy" in restored.state:  # a run may begin to choose later
             self._best.load_state_dict(restored.state["best_policy"])
+            self._trial_owed = restored.state.get("trial_owed", False)
         self._checkpoint, self._saved_epoch = restored.path, restored.epoch
         folder = self._folder.checkpoints
         if aside := self._ranks.on_first(lambda: set_aside_newer(folder, epoch=restored.epoch)):

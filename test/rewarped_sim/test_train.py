@@ -12,12 +12,14 @@ import pytest
 import torch
 
 from policy_runner.bundle import load_bundle
+from rewarped_sim import best_policy
 from rewarped_sim.env import DeviceError
 from rewarped_sim.registry import ConfigError, UnknownTaskError
 from rewarped_sim.run_control import NoObserver, RunControl, RunState
 from rewarped_sim.train import train
 from rewarped_sim.train_config import read_train_config
 from sapo_learner.checkpoint import CheckpointError
+from sapo_learner.evaluate import evaluate
 
 
 def tiny_run(tiny_config, out_dir, *, resume="", observer=None, control=None, **values):
@@ -242,3 +244,28 @@ def test_the_best_policy_tried_is_the_one_that_is_exported_also_after_a_resume(t
     resumed = tiny_run(tiny_config, tmp_path / "parts", resume="true")
     assert resumed.policy_return == whole.policy_return
     assert load_bundle(resumed.bundle).contract.train["policy_of_epoch"] == best[0]
+
+
+@pytest.mark.parametrize("stopped_trial", [1, 4])
+def test_a_stop_ends_a_trial_and_the_resumed_run_makes_up_for_it(
+    tiny_config, tmp_path, monkeypatch, stopped_trial
+):
+    whole = tiny_run(tiny_config, tmp_path / "whole", select_every=1)
+    assert whole.epoch == 4
+    control, trials = RunControl(), []
+
+    def stop_during_a_trial(*args, **options):
+        trials.append(args)
+        if len(trials) == stopped_trial:
+            control.stop.set()
+        return evaluate(*args, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(best_policy, "evaluate", stop_during_a_trial)
+        stopped = tiny_run(tiny_config, tmp_path / "parts", select_every=1, control=control)
+    assert (stopped.interrupted, stopped.epoch, len(trials)) == (True, stopped_trial, stopped_trial)
+
+    resumed = tiny_run(tiny_config, tmp_path / "parts", resume="true")
+    assert resumed.policy_return == whole.policy_return
+    ours, theirs = saved_tensors(resumed.checkpoint), saved_tensors(whole.checkpoint)
+    assert ours.keys() == theirs.keys() and all(torch.equal(ours[path], theirs[path]) for path in ours)
