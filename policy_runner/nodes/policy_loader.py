@@ -9,8 +9,8 @@ from rclpy.executors import Executor
 from rclpy.task import Future
 
 from policy_runner.allowed import AllowedBundles
-from policy_runner.bundle import Bundle
-from policy_runner.inference import Policy
+from policy_runner.inference import InferenceThread, Policy
+from policy_runner.realtime import be_as_nice_as_the_process
 from policy_runner.settings import RunnerSettings, SettingsError
 from policy_runner.vet import VetLimits, load_vetted
 
@@ -39,8 +39,8 @@ class PolicyLoader:
         else:
             self._refused, self._last_refused = self._refused + 1, message
 
-    def load(self, path: str, settings: RunnerSettings) -> Bundle:
-        """Read a bundle and have a child process vet it; takes about a second.
+    def load(self, path: str, settings: RunnerSettings) -> InferenceThread:
+        """Read a bundle, have a child process vet it, and open it in a thread; takes about a second.
 
         Raises:
             SettingsError: no path is given.
@@ -48,17 +48,26 @@ class PolicyLoader:
         """
         if not path:
             raise SettingsError("policy: not set; give the folder of a policy bundle")
-        return load_vetted(path, VetLimits(wall_s=settings.vet_timeout_s), self._allowed)
+        bundle = load_vetted(path, VetLimits(wall_s=settings.vet_timeout_s), self._allowed)
+        return InferenceThread(
+            Policy(bundle),
+            budget_s=settings.inference_budget(bundle.contract),
+            priority=max(settings.realtime_priority - 1, 0),  # the control loop must be able to give up on it
+        )
 
     def load_beside(
         self, path: str, settings: RunnerSettings, executor: Executor | None
-    ) -> Future[Policy | Exception]:
-        """Load a policy in a thread; the future gives the policy, or the error with which it was refused."""
-        future: Future[Policy | Exception] = Future(executor=executor)
+    ) -> Future[InferenceThread | Exception]:
+        """Load a policy in a thread; the future gives it, for the caller to close, or the error of its refusal.
+
+        Its own thread is started from that thread too: the control loop would wait for it to come up.
+        """
+        future: Future[InferenceThread | Exception] = Future(executor=executor)
 
         def work() -> None:
+            be_as_nice_as_the_process()
             try:
-                future.set_result(Policy(self.load(path, settings)))
+                future.set_result(self.load(path, settings))
             except Exception as error:  # all of them: the caller waits for an answer
                 future.set_result(error)
 

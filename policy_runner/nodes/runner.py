@@ -38,10 +38,10 @@ from rewarped_msgs.srv import LoadPolicy
 from sensor_msgs.msg import PointCloud2
 from std_srvs.srv import SetBool, Trigger
 
-from policy_runner.bundle import Bundle, BundleError
+from policy_runner.bundle import BundleError
 from policy_runner.contract import ContractError
 from policy_runner.controller import Controller
-from policy_runner.inference import InferenceThread, Policy
+from policy_runner.inference import InferenceThread
 from policy_runner.inputs import CloudSample
 from policy_runner.limiter import LimitError
 from policy_runner.nodes import messages
@@ -138,7 +138,7 @@ class PolicyRunner(LifecycleNode):
         """Vet and load the policy and subscribe to its inputs; fails with the reason in `~/status`."""
         try:
             self._settings = read_settings(self)
-            self._configure(self._settings, self._loader.load(self._settings.policy, self._settings))
+            self._configure(self._settings)
         except (SettingsError, LimitError, UrdfError, BundleError, ContractError) as error:
             self._take_down()
             self._enter("unconfigured", problem=str(error))
@@ -190,11 +190,11 @@ class PolicyRunner(LifecycleNode):
         self._enter("unconfigured", problem=f"an error in state {state.label!r}")
         return super().on_error(state)
 
-    def _configure(self, settings: RunnerSettings, bundle: Bundle) -> None:
-        contract = bundle.contract
+    def _configure(self, settings: RunnerSettings) -> None:
+        self._network = self._loader.load(settings.policy, settings)
+        contract = self._network.contract
         self._commands = CommandOutput(self, contract, settings)
         self._debug = DebugOutput(self) if settings.debug_topics else None
-        self._network = self._in_thread(Policy(bundle))
         self._recorder = open_recorder(self, contract, settings)
         self._controller = self._recorder.controller(
             self._network,
@@ -210,12 +210,6 @@ class PolicyRunner(LifecycleNode):
             if self._transport.warning:
                 self.get_logger().warning(self._transport.warning, once=True)
         self.get_logger().info(f"loaded policy {contract.policy_name!r} for task {contract.task!r}")
-
-    def _in_thread(self, policy: Policy) -> InferenceThread:
-        settings = self._settings
-        budget_s, control_priority = settings.inference_budget(policy.contract), settings.realtime_priority
-        # below that of the control loop, which must be able to give up on it
-        return InferenceThread(policy, budget_s=budget_s, priority=max(control_priority - 1, 0))
 
     def _come_to_rest(self) -> None:
         """Publish at the control rate until the command is one of rest, then end the control loop."""
@@ -354,20 +348,22 @@ class PolicyRunner(LifecycleNode):
         self.get_logger().info(f"load_policy {request.path[:200]!r}: {response.message}")
         return response
 
-    def _exchange(self, outcome: Policy | Exception | None, controller: Controller) -> tuple[bool, str]:
-        if not isinstance(outcome, Policy):
+    def _exchange(
+        self, outcome: InferenceThread | Exception | None, controller: Controller
+    ) -> tuple[bool, str]:
+        if not isinstance(outcome, InferenceThread):
             return False, f"refused: {outcome}"
         if self._controller is not controller:  # for which it was asked
+            outcome.close()
             return False, "refused: the node was cleaned up meanwhile"
-        network = self._in_thread(outcome)
         try:
-            controller.swap(network)
+            controller.swap(outcome)
         except ContractError as error:
-            network.close()
+            outcome.close()
             return False, f"refused: {error}"
         if self._network is not None:
             self._network.close()
-        self._network = network
+        self._network = outcome
         self._publish_status()
         return True, f"running {outcome.contract.policy_name!r}"
 

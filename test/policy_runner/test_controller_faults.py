@@ -275,7 +275,9 @@ def test_after_a_gap_a_policy_that_goes_on_by_itself_remembers_no_action_from_be
 
 def test_a_loop_that_would_be_away_at_each_of_its_own_steps_is_refused(bundles):
     slow = {"rate_hz": 10.0, "joint_state_timeout_s": 0.1}
-    with pytest.raises(SettingsError, match=r"joint_state_timeout_s: must be longer than a control step, 0.1 s"):
+    with pytest.raises(
+        SettingsError, match=r"joint_state_timeout_s: must be longer than a control step, 0.1 s"
+    ):
         Bench(bundles, settings=slow)
     bench = Bench(bundles, settings=slow | {"joint_state_timeout_s": 0.11}).armed()
     bench.run(10)

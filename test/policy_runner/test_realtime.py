@@ -9,7 +9,7 @@ import sys
 import threading
 
 from policy_runner import realtime
-from policy_runner.realtime import current_priority, go_first, take_turns
+from policy_runner.realtime import be_as_nice_as_the_process, current_priority, go_first, take_turns
 
 PRIORITY = 7
 CHILD = "import os; print(os.sched_getscheduler(0) == os.SCHED_OTHER)"
@@ -37,6 +37,14 @@ def test_a_thread_goes_first_and_neither_its_threads_nor_its_children_do():
     assert high == (0 if denied else PRIORITY)
     assert (child_is_ordinary, below, after) == ("True", 0, 0)
     assert current_priority() == 0  # the others' is theirs
+
+
+def test_a_thread_of_one_that_goes_first_is_as_nice_as_the_process_when_it_says_so(monkeypatch):
+    asked = []
+    monkeypatch.setattr(os, "getpriority", lambda which, who: {os.getpid(): -10, 0: 0}[who])
+    monkeypatch.setattr(os, "setpriority", lambda which, who, value: asked.append((who, value)))
+    be_as_nice_as_the_process()
+    assert asked == [(0, -10)]
 
 
 def test_where_it_is_denied_it_says_so_and_goes_on(monkeypatch):
