@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,8 @@ from rewarped_sim.train_config import TrainConfig, read_train_config
 from sapo_learner.algorithms import ALGORITHMS, split_name
 from sapo_learner.checkpoint import CheckpointError, CheckpointHeader, load_latest
 from sapo_learner.learner import Learner
+
+log = logging.getLogger("rewarped_sim.trained_run")
 
 EVALUATION_SEED_OFFSET = 1_000_000
 """Evaluation starts come from a seed of their own: none of them was trained on."""
@@ -77,6 +80,8 @@ def load_run(folder: Path, *, device: str, num_envs: int | None = None) -> Train
     env = held_out_env(config, seed_offset=EVALUATION_SEED_OFFSET, device=device, num_envs=num_envs)
     header = replace(CheckpointHeader.of(env, task=config.task, algo=config.algo), num_envs=None, device=None)
     restored = load_latest(folder / CHECKPOINTS, header=header)
+    for line in restored.broken:
+        log.warning("%s: passed over a broken checkpoint: %s", folder, line)
     untouched = env.state_dict()
     learner = algorithm.learner(env, algo_config, seed=config.seed, planned_epochs=config.epochs)
     env.load_state_dict(untouched)  # so that the first episode is the first one here, too

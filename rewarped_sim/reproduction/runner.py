@@ -110,6 +110,7 @@ class _Work:
         self._folder = Path(job.config.out_dir)
         self._log = self._folder.with_name(f"{job.name}.log")
         self._clock = self._folder.with_name(f"{job.name}.seconds")
+        self._last_checkpoint = self._folder / CHECKPOINTS / f"checkpoint_{job.config.epochs:06d}.pt"
 
     def carry_out(self) -> Record:
         """Train what is missing, evaluate, and put together what came out."""
@@ -119,8 +120,7 @@ class _Work:
         return self._record(self._evaluate())
 
     def _is_trained(self) -> bool:
-        last = self._folder / CHECKPOINTS / f"checkpoint_{self._job.config.epochs:06d}.pt"
-        return last.is_file() and not self._differences()
+        return self._last_checkpoint.is_file() and not self._differences()
 
     def _train(self) -> None:
         if not (self._folder / CONFIG_FILE).is_file():
@@ -161,7 +161,13 @@ class _Work:
         options += ["--episodes-per-env", str(EPISODES_PER_ENV), "--num-envs", str(job.eval_num_envs)]
         self._progress.evaluates(job)
         self._call("rewarped_sim.evaluate", options, lambda _: None)
-        return json.loads(path.read_text())["runs"][0]
+        evaluation = json.loads(path.read_text())["runs"][0]
+        if evaluation["epoch"] != job.config.epochs:
+            raise JobError(
+                f"{self._last_checkpoint} is broken, and what was evaluated is of epoch {evaluation['epoch']}; "
+                "delete it, and the run goes on from there"
+            )
+        return evaluation
 
     def _record(self, evaluation: dict) -> Record:
         job, config = self._job, self._job.config

@@ -73,6 +73,14 @@ def test_the_chosen_policy_acts_as_the_exported_one_did(run):
     assert all(torch.equal(value, state["policy"][name]) for name, value in last.items())
 
 
+def test_a_broken_checkpoint_is_passed_over_and_named(run, tmp_path, caplog):
+    folder = shutil.copytree(run.out_dir, tmp_path / "run")
+    (folder / "checkpoints" / "checkpoint_000099.pt").write_bytes(b"half")
+    with caplog.at_level("WARNING", logger="rewarped_sim"):
+        assert load_run(folder, device="cpu").epoch == 2
+    assert "run: passed over a broken checkpoint: checkpoint_000099.pt: truncated" in caplog.text
+
+
 def test_any_number_of_envs_will_do(run, tmp_path):
     content = evaluated(tmp_path, "--run", run.out_dir, "--episodes-per-env", 1, "--num-envs", 5)
     assert content["runs"][0]["num_envs"] == 5

@@ -106,6 +106,23 @@ def test_a_killed_run_fails_alone_and_goes_on_where_it_was(tmp_path, processes):
     assert "resumed from" in Path(job.config.out_dir).with_name(f"{job.name}.log").read_text()
 
 
+def test_an_earlier_policy_is_not_evaluated_in_place_of_the_last_one(tmp_path, processes):
+    job = tiny_job(tmp_path, epochs=4)
+    assert do([job], tmp_path) == []
+    (expected,) = read_records(tmp_path / "results", "cpu")
+    record_path(tmp_path / "results", "cpu", job.name).unlink()
+    last = Path(job.config.out_dir) / "checkpoints" / "checkpoint_000004.pt"
+    last.write_bytes(last.read_bytes()[:1000])
+    (failure,) = do([job], tmp_path)
+    assert "checkpoint_000004.pt is broken, and what was evaluated is of epoch 2" in failure.reason
+    assert not has_record(job, tmp_path / "results")
+
+    last.unlink()
+    assert do([job], tmp_path) == []
+    (record,) = read_records(tmp_path / "results", "cpu")
+    assert (record.agents, record.env_steps) == (expected.agents, expected.env_steps)
+
+
 def test_a_stop_saves_the_run_and_starts_no_other(tmp_path, processes):
     first, second = tiny_job(tmp_path, epochs=4000), tiny_job(tmp_path, seed=1)
     stop = threading.Event()
