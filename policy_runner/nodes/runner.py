@@ -132,6 +132,11 @@ class PolicyRunner(LifecycleNode):
             return True
         return self.trigger_configure() == SUCCESS and self.trigger_activate() == SUCCESS
 
+    def finish(self) -> None:
+        """Bring the robot to rest and forget the policy, unless somebody had the node shut down already."""
+        if self._state != "finalized":
+            self.trigger_shutdown()
+
     # lifecycle
 
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
@@ -450,7 +455,7 @@ def main(args: list[str] | None = None) -> int:
     except Exception:
         node.get_logger().fatal(traceback.format_exc())
         code = 4
-    node.trigger_shutdown()
+    node.finish()
     executor.shutdown()
     node.destroy_node()
     rclpy.shutdown()

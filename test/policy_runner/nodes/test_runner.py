@@ -325,6 +325,20 @@ def test_a_signal_brings_the_robot_to_rest_and_ends_the_process_with_0(start, nu
     assert robot.commands[-1].position == robot.commands[-2].position
 
 
+def test_a_node_that_was_shut_down_stands_still_and_ends_its_process_with_0(start):
+    robot = start()
+    robot.arm()
+    robot.until(lambda: len(robot.commands) >= 30)
+    assert robot.change_state(Transition.TRANSITION_ACTIVE_SHUTDOWN)
+    assert robot.state() == "finalized"
+    assert not robot.call("arm", data=True).success
+    robot.pass_time(0.1)
+    assert robot.commands[-1].position == robot.commands[-2].position
+    robot.process.send_signal(signal.SIGINT)
+    robot.until(lambda: robot.process.poll() is not None)
+    assert robot.process.returncode == 0
+
+
 def test_two_signals_in_a_row_do_no_harm(start):
     robot = start()
     robot.arm()
