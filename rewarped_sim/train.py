@@ -236,7 +236,7 @@ class _Run:
         progress = Progress(self._config.epochs, epoch=learner.epoch) if self._ranks.is_first else None
         self.report(RunState.TRAINING, "training", epoch=learner.epoch, env_steps=learner.env_steps)
         try:
-            if self._trial_owed:
+            if self._ranks.any(self._trial_owed):  # rank 0 alone tries, but all save together
                 self._try_out()
                 self._saved_epoch = -1  # what is saved of this epoch lacks the trial
             while learner.epoch < self._config.epochs and not self._is_stopped():

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 import torch
@@ -14,7 +15,7 @@ import yaml
 from rewarped_sim.registry import ConfigError
 from rewarped_sim.train import train
 from rewarped_sim.train_config import read_train_config
-from sapo_learner.checkpoint import CheckpointError
+from sapo_learner.checkpoint import CheckpointError, write_state
 from sapo_learner.metrics import read_metrics
 from sapo_learner.parallel import Ranks
 
@@ -124,6 +125,36 @@ def test_a_rank_killed_ends_the_run_by_name_and_a_resume_ends_with_the_same_bits
     torch.testing.assert_close(
         networks(tmp_path / "run"), networks(undisturbed[0]), rtol=0.0, atol=0.0, equal_nan=True
     )
+
+
+class SavedHeader(NamedTuple):
+    """That of a checkpoint which is written again."""
+
+    content: dict
+
+    def fields(self) -> dict:
+        return self.content
+
+
+def test_ranks_go_on_together_after_a_trial_that_a_stop_cut_short(config_path, tmp_path):
+    config = yaml.safe_load(Path(config_path).read_text())
+    config["run"] |= {"epochs": 4, "checkpoint_every": 3, "select_every": 1}
+    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(config))
+    run = start(str(tmp_path / "tiny.yaml"), tmp_path / "run")
+    assert run.wait(timeout=240) == 0
+    third, last = (tmp_path / f"run/checkpoints/checkpoint_{epoch:06d}.pt" for epoch in (3, 4))
+    expected = torch.load(last, weights_only=True)["state"]
+    saved = torch.load(third, weights_only=True)
+    saved["state"]["trial_owed"] = True
+    write_state(third, saved["state"], epoch=3, header=SavedHeader(saved["header"]))
+
+    again = start(str(tmp_path / "tiny.yaml"), tmp_path / "run", "--resume", str(third))
+    stderr = again.communicate(timeout=60)[1]
+    assert again.returncode == 0, stderr
+    assert "epoch 3: a trial earns" in stderr
+    found = torch.load(last, weights_only=True)["state"]
+    torch.testing.assert_close(found["policy"], expected["policy"], rtol=0.0, atol=0.0)
+    assert found["best_policy"]["epoch"] == expected["best_policy"]["epoch"]
 
 
 def test_a_run_of_two_ranks_is_not_resumed_by_one(undisturbed, config_path):
