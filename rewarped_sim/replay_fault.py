@@ -28,7 +28,7 @@ from sapo_learner.checkpoint import CheckpointError, CheckpointHeader, load_chec
 from sapo_learner.learner import Learner, TrainingDiverged
 from sapo_learner.vec_env import Obs, StepResult
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("rewarped_sim.replay_fault")  # as a program, this module is __main__
 
 MAX_LINES = 20
 
@@ -143,9 +143,13 @@ def replay(path: Path) -> tuple[dict[str, float], list[Finding]]:
 
     Raises:
         ConfigError: the file is not in the folder of its run.
-        CheckpointError: it is broken, or the run has other settings now.
+        CheckpointError: it is missing or broken, or the run has other settings now.
         DeviceError: the run's device is not there.
     """
+    if not path.is_file():
+        raise CheckpointError(
+            f"{path}: expected <run>/faults/epoch_<n>.pt, found {'a folder' if path.exists() else 'nothing'}"
+        )
     config = read_run_config(path.absolute().parent.parent)
     algorithm = ALGORITHMS[split_name(config.algo)[0]]
     algo_config = configure(algorithm.config(), dict(config.algo_options), config.algo)

@@ -1,6 +1,8 @@
 """Faults injected into a real run: the state before is kept, and its replay says where they began."""
 
 import logging
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -148,3 +150,21 @@ def test_what_is_no_dump_of_a_run_is_refused(tmp_path, capsys, monkeypatch):
     (tmp_path / "file.pt").write_text("")
     assert main([str(tmp_path / "file.pt")]) == 2
     assert "is not the folder of a run" in capsys.readouterr().err
+
+
+def test_a_file_that_is_not_there_is_named(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("rewarped_sim.replay_fault.show_log", lambda *_: None)
+    assert main([str(tmp_path / "nosuch.pt")]) == 2
+    assert "nosuch.pt: expected <run>/faults/epoch_<n>.pt, found nothing" in capsys.readouterr().err
+
+
+def test_the_program_says_what_it_found(run):
+    checkpoint = run().out_dir / "checkpoints" / "checkpoint_000002.pt"
+    ended = subprocess.run(
+        [sys.executable, "-m", "rewarped_sim.replay_fault", str(checkpoint)],
+        cwd=Path(__file__).parents[2],
+        capture_output=True,
+        text=True,
+    )
+    assert ended.returncode == 1, ended.stderr
+    assert "actor's gradient norm" in ended.stderr and "nothing was wrong this time" in ended.stderr
