@@ -6,10 +6,11 @@ must be mended, with the remedy; else 0.
 
 from __future__ import annotations
 
+import argparse
 import os
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 
@@ -133,8 +134,15 @@ def _version(*packages: str) -> str:
     return "installed, version unknown"
 
 
-def main() -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     """Print the report; returns 1 where something must be mended."""
+    parser = argparse.ArgumentParser(
+        prog="python -m policy_runner.doctor",
+        description="Look, in this shell's environment and on this machine, for what most often keeps a runner from "
+        "seeing or moving a robot; change nothing and start no node.",
+        epilog="Exit codes: 0 all is well, 1 something must be mended, 2 the command was mistyped.",
+    )
+    parser.parse_args(arguments)
     code = 0
     for finding in findings(os.environ):
         print(f"{'MEND' if finding.remedy else 'ok':>4}  {finding.subject}: {finding.found}", flush=True)

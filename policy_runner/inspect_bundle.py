@@ -43,10 +43,11 @@ def describe(contract: PolicyContract) -> str:
         size, where = str(list(term.shape)), f" in {term.frame!r}" if term.frame else ""
         lines.append(f"  {term.name:<16} {term.kind:<16} {size:<10} x {term.scale:g} {term.unit}{where}")
     lines.append(f"action         {action.mode}")
+    limits = "joint in" if action.mode in ("velocity", "effort") else "in"  # they are of positions
     for index, joint in enumerate(action.joint_names):
         lines.append(
             f"  {joint:<16} {action.offset[index]:g} + {action.scale[index]:g} * a, "
-            f"in [{action.lower[index]:g}, {action.upper[index]:g}], max {action.max_velocity[index]:g} /s, "
+            f"{limits} [{action.lower[index]:g}, {action.upper[index]:g}], max {action.max_velocity[index]:g} /s, "
             f"starts at {contract.default_joint_pos[index]:g}"
         )
     if cloud is not None:

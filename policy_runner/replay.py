@@ -122,6 +122,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     if options.other and len(options.policy) > 1:
         parser.error("--other takes one --policy")
+    if options.out is not None:
+        try:
+            options.out.mkdir(parents=True, exist_ok=True)  # now: a long replay is not to be for nothing
+        except OSError as error:
+            return _refuse(f"--out {options.out} cannot be written: {error.strerror}")
     try:
         networks = [Policy(load_vetted(path)) for path in options.policy]
         outcome = repeat(
@@ -131,8 +136,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
         clouds = make_again(read_journal(options.bag)) if options.clouds else CloudOutcome()
     except (BundleError, BagError, RepeatError) as error:
-        print(f"refused: {error}", file=sys.stderr)
-        return REFUSED
+        return _refuse(str(error))
     print(report(outcome, other=options.other))
     if options.clouds:
         print(f"clouds     {clouds}")
@@ -145,8 +149,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return INCOMPLETE if outcome.missing else EQUAL
 
 
+def _refuse(why: str) -> int:
+    print(f"refused: {why}", file=sys.stderr)
+    return REFUSED
+
+
 def _write(outcome: Outcome, folder: Path) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
     write_commands(outcome, folder / "commands.csv")
     try:
         plot_commands(outcome, folder / "commands.png")

@@ -68,6 +68,7 @@ def test_what_cannot_be_replayed_is_refused_in_one_line(run, bundle, second, cap
         ((run, "--policy", second), "the run took the bundle with digest"),
         ((run, "--policy", tmp_path / "nothing"), "found nothing"),
         ((tmp_path, "--policy", bundle), "expected a bag, found a folder without .mcap file"),
+        ((run, "--policy", bundle, "--out", "/proc/out"), "--out /proc/out cannot be written"),
     ):
         code, out, err = replay(capsys, *arguments)
         assert (code, out) == (2, "")

@@ -72,3 +72,11 @@ def test_the_exit_code_says_whether_something_must_be_mended(environment):
     assert ended.returncode == 1, ended.stderr
     assert "MEND  transport: rmw_fastrtps_cpp without a profile" in ended.stdout
     assert "remedy: start with the launch files" in ended.stdout
+
+
+def test_a_mistyped_command_ends_with_2_and_looks_at_nothing(capsys):
+    with pytest.raises(SystemExit) as caught:
+        doctor.main(["--fix"])
+    assert caught.value.code == 2
+    captured = capsys.readouterr()
+    assert captured.out == "" and "unrecognized arguments: --fix" in captured.err

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 
 import pytest
 
@@ -36,6 +37,13 @@ def test_it_prints_the_contract_of_a_good_bundle_and_what_the_check_found(whole,
         "ms of 16.6667 ms",
     ):
         assert word in text
+
+
+def test_limits_of_positions_are_not_taken_for_limits_of_efforts(bundles):
+    contract = bundles.contract()
+    assert " * a, in [" in inspect_bundle.describe(contract)
+    effort = replace(contract, action=replace(contract.action, mode="effort"))
+    assert " * a, joint in [" in inspect_bundle.describe(effort)
 
 
 def test_in_json_it_says_the_same(whole, capsys, bundles):
