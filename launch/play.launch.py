@@ -19,6 +19,7 @@ from launch.substitutions import LaunchConfiguration, PathJoinSubstitution, This
 from launch_ros.actions import Node
 
 from policy_runner.bundle import read_bundle
+from policy_runner.inspect_bundle import robot_problem
 from rewarped_sim.launch_arguments import number, numbers, refuse_unknown_arguments, whole_number
 from rewarped_sim.sensor_model import SensorConfig
 
@@ -93,7 +94,11 @@ def check_argument_names(context):
 
 
 def start_robot_and_runner(context):
-    """Return the two; a broken bundle, a number that is none or a camera that cannot be ends the launch right here."""
+    """Return the two.
+
+    A bundle that is broken or that no runner can run, a number that is none, a camera that cannot be: each ends the
+    launch right here.
+    """
 
     def given(name):
         return LaunchConfiguration(name).perform(context)
@@ -106,6 +111,8 @@ def start_robot_and_runner(context):
     folder = Path(ThisLaunchFileDir().perform(context))
     policy = Path(given("policy")).absolute()
     bundle = read_bundle(policy)
+    if problem := robot_problem(bundle.contract):
+        raise RuntimeError(f"{policy}: {problem}")
     real_time_factor = number("real_time_factor", given("real_time_factor"))
     sim_time = real_time_factor != 1.0
     commands = ("joint_trajectory", "commands", "joint_command")

@@ -86,7 +86,8 @@ class CameraPublisher:
     def film(self, scene: Scene, stamp: Time) -> None:
         """Take a picture if it is time for one; publish the one that has come through, stamped as it was taken."""
         now_ns = stamp.sec * NANOSECONDS + stamp.nanosec
-        if (shot := self._look(scene, now_ns)) is not None:
+        shot = self._look(scene, now_ns)
+        if shot is not None and shot.taken_ns >= 0:  # simulated time begins at 0: a stamp before that is none
             sec, nanosec = divmod(shot.taken_ns, NANOSECONDS)
             self._publish(shot.picture, Time(sec=sec, nanosec=nanosec))
 

@@ -8,6 +8,11 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
+
+from rewarped_sim import make
+from sapo_learner.export import export_bundle
+from sapo_learner.policy import make_policy
 
 LAUNCH = Path(__file__).resolve().parents[2] / "launch"
 PATIENCE_S = 300
@@ -90,6 +95,20 @@ def test_a_bundle_that_is_none_fails_the_launch(launch):
     code, output = finish(launch("play", "policy:=nowhere"))
     assert code != 0
     assert "nowhere" in output
+
+
+def test_a_policy_that_no_runner_can_run_is_refused_before_anything_starts(launch, tmp_path):
+    env = make("cartpole", num_envs=2, requires_grad=False)
+    numbers = torch.Generator()
+    policy = make_policy(
+        env.obs_spec, env.action_dim, hidden=(8,), pool="mean", weights=numbers, samples=numbers
+    )
+    contract = env.contract(policy_name="untrained", train={"algo": "none"})
+    export_bundle(policy, contract, env.reset(), tmp_path / "bundle")
+    code, output = finish(launch("play", "policy:=bundle"))
+    assert code != 0
+    assert "'privileged' is known to the simulator only" in output
+    assert "process started" not in output and "Traceback" not in output
 
 
 def test_training_ends_the_launch_and_the_policy_plays(launch, tiny_config, tmp_path):

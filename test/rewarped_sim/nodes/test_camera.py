@@ -91,6 +91,13 @@ def test_clouds_come_at_the_cameras_rate_with_the_stamps_of_their_pictures(scene
     assert [seconds(info) for info in infos] == [seconds(cloud) for cloud in clouds]
 
 
+def test_no_picture_is_from_before_the_beginning_of_time(scene):
+    filmed, node = filming(scene, rate_hz=15.0, latency_s=0.1)
+    for step in range(1, 13):
+        filmed.film(scene, stamped(step))
+    assert [seconds(cloud) for cloud in node.sent["points"]] == pytest.approx([5 / HZ])
+
+
 def test_while_the_world_waits_its_newest_picture_is_published_again_and_again(scene):
     filmed, node = filming(scene, rate_hz=30.0, latency_s=0.05)
     clouds = node.sent["points"]
