@@ -34,10 +34,11 @@ LONG = (
 def main() -> int:
     """Run each benchmark in a process of its own, so that none inherits another's memory or threads."""
     parser = argparse.ArgumentParser(prog="bench", description=__doc__)
-    parser.add_argument(
-        "names", nargs="*", choices=[*BENCHMARKS, *LONG, []], help=f"any of {', '.join(BENCHMARKS + LONG)}"
-    )
+    known = BENCHMARKS + LONG
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"any of {', '.join(known)}")
     options, rest = parser.parse_known_args()  # the rest is for the benchmark, if it takes any
+    if unknown := [name for name in options.names if name not in known]:
+        parser.error(f"unknown benchmark {unknown[0]!r}; known: {list(known)}")
     names = options.names or BENCHMARKS
     for name in names:
         print(f"== {name}", flush=True)

@@ -133,6 +133,13 @@ def main() -> int:
     parser.add_argument("--learning-rate", type=float, default=0.1, help="Adam's, in log units (0.1)")
     parser.add_argument("--out", type=Path, default=Path("runs/identify"), help="folder of the results")
     options = parser.parse_args()
+    for name in ("young", "yield_stress", "first_young", "first_yield_stress", "steps", "iterations"):
+        if not getattr(options, name) > 0:
+            parser.error(f"--{name.replace('_', '-')} must be > 0, got {getattr(options, name)}")
+    try:
+        options.out.mkdir(parents=True, exist_ok=True)  # now: minutes of work are not to be for nothing
+    except OSError as error:
+        parser.error(f"--out {options.out} cannot be written: {error.strerror}")
     torch.set_flush_denormal(True)
     env = rewarped_sim.make(
         "spring_press", horizon=options.steps, material_gradient=True, randomize=False, num_threads=1
@@ -168,7 +175,6 @@ def main() -> int:
         "seconds": round(seconds, 1),
         "history": history,
     }
-    options.out.mkdir(parents=True, exist_ok=True)
     path = options.out / "identify_dough"
     path.with_suffix(".json").write_text(json.dumps(result, indent=1) + "\n")
     draw(path.with_suffix(".png"), history, truth)

@@ -130,6 +130,13 @@ def main() -> int:
     parser.add_argument("--device", default="cpu", help="cpu or cuda[:index] (cpu)")
     parser.add_argument("--out", type=Path, default=Path("runs/trajectories"), help="folder of the results")
     options = parser.parse_args()
+    for name in ("steps", "iterations", "candidates"):
+        if getattr(options, name) < 1:
+            parser.error(f"--{name} must be > 0, got {getattr(options, name)}")
+    try:
+        options.out.mkdir(parents=True, exist_ok=True)  # now: minutes of work are not to be for nothing
+    except OSError as error:
+        parser.error(f"--out {options.out} cannot be written: {error.strerror}")
     env = rewarped_sim.make(
         options.task,
         num_envs=options.candidates,
@@ -166,7 +173,6 @@ def main() -> int:
         "returns": returns.tolist(),
         "actions": best.tolist(),
     }
-    options.out.mkdir(parents=True, exist_ok=True)
     path = options.out / options.task
     path.with_suffix(".json").write_text(json.dumps(result) + "\n")
     draw_curve(path.with_suffix(".png"), returns, f"{options.task}: {options.steps} open-loop actions")
