@@ -35,7 +35,11 @@ ARGUMENTS = {
         "false",
         "true or latest: go on with the newest run, or the one in out_dir; or its folder or checkpoint",
     ),
-    "config": (str, "", "YAML file of differences from the defaults, with sections run, task and sapo"),
+    "config": (
+        str,
+        "",
+        "YAML file of differences from the defaults, with sections run, task and one per algorithm",
+    ),
     "wait_for_goal": (bool, "false", "Wait for goals of the action ~/train instead of training at once"),
 }
 

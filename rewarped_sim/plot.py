@@ -19,7 +19,7 @@ def write_learning_curve(
     final: float | None,
     title: str,
 ) -> None:
-    """Plot episode returns while training over env steps, with do-nothing and the final policy as references.
+    """Plot episode returns while training over env steps, beside do-nothing and the policy that the run leaves.
 
     Epochs without a finished episode carry NaN and leave no point. do_nothing, final: mean returns on the
     evaluation's starts, or None where there is none.
@@ -34,7 +34,7 @@ def write_learning_curve(
         axes.axhline(do_nothing, color="#8a8f98", linestyle="--", label=f"do-nothing: {do_nothing:.1f}")
     if final is not None:
         last = x[-1] if len(x) else 0.0
-        axes.plot([last], [final], "o", color="#d1762b", label=f"final policy (mean action): {final:.1f}")
+        axes.plot([last], [final], "o", color="#d1762b", label=f"policy (mean action): {final:.1f}")
     axes.set_xlabel("env steps")
     axes.set_ylabel("episode return")
     axes.set_title(title)

@@ -60,7 +60,11 @@ PARAMS = (
         "",
         "true or latest continues the newest run, or the one in out_dir; or the folder of a run, or its checkpoint.",
     ),
-    Param("config", "", "YAML file of differences from the defaults, with sections run, task and sapo."),
+    Param(
+        "config",
+        "",
+        "YAML file of differences from the defaults, with sections run, task and one per algorithm.",
+    ),
     Param("publish_rate_hz", 10.0, "Rate of ~/particles and ~/shapes, while somebody subscribes [Hz]."),
     Param("wait_for_goal", False, "Train for each goal of ~/train, until stopped, instead of once at start."),
 )
