@@ -209,6 +209,9 @@ class Controller:
     def arm(self) -> None:
         """Put the policy in command of the robot as it stands: commands begin at the measured position.
 
+        Where the robot was held, and is near that place (`max_joint_jump`), they go on from there instead, so
+        that no command jumps by what the robot sags.
+
         Raises:
             ArmError: why not, naming the input or the joint.
         """
@@ -218,11 +221,13 @@ class Controller:
         fault, joints = self.fault(now_s), self._inputs.joints
         if fault is None and joints is not None:
             self._check_start(joints.position)
-        at_rest = self.mode is Mode.IDLE or self._limiter.at_rest
+        held = self.mode is not Mode.IDLE
+        at_rest = not held or self._limiter.at_rest
         detail = (self._inputs.evidence(fault, now_s) or self.detail(fault)) if fault else ""
         self._supervisor.arm(now_s, fault=fault, at_rest=at_rest, detail=detail)
         assert joints is not None  # else there was a fault
-        self._limiter.start(joints.position)
+        holds = held and not self._stopping.silent
+        self._limiter.start(joints.position, near=self._settings.max_joint_jump if holds else 0.0)
         self.acting.begin()
 
     def disarm(self) -> None:

@@ -112,8 +112,11 @@ def tightest_limits(action: ActionSpec, user: Mapping[str, UserLimits]) -> Joint
 class CommandLimiter(Protocol):
     """From actions to commands, one control step at a time."""
 
-    def start(self, measured: Float64) -> None:
-        """Begin at rest at the measured joint positions (num_joints,) [rad or m]."""
+    def start(self, measured: Float64, *, near: float = 0.0) -> None:
+        """Begin at rest at the measured joint positions (num_joints,) [rad or m].
+
+        near: if no joint is further than this from the last command [rad or m], begin there, without a jump.
+        """
         ...
 
     def follow(self, action: Float64, measured: Float64, authority: float) -> Float64:
@@ -165,9 +168,10 @@ class PositionLimiter:
         self._relative = action.mode == "delta_position"
         self._motion = motion
 
-    def start(self, measured: Float64) -> None:
-        """Begin at rest where the robot is."""
-        self._motion.start(measured)
+    def start(self, measured: Float64, *, near: float = 0.0) -> None:
+        """Begin at rest at the last command if the robot is near it, else where the robot is."""
+        last = self._motion.position
+        self._motion.start(last if (np.abs(measured - last) <= near).all() else measured)
 
     def follow(self, action: Float64, measured: Float64, authority: float) -> Float64:
         """Return positions (num_joints,) [rad or m]."""
@@ -212,7 +216,7 @@ class VelocityLimiter:
         self._motion = motion
         self._dt_s = control_dt_s
 
-    def start(self, measured: Float64) -> None:
+    def start(self, measured: Float64, *, near: float = 0.0) -> None:
         """Begin at rest where the robot is."""
         self._motion.start(measured)
 
@@ -257,7 +261,7 @@ class EffortLimiter:
         self.cut: Bool = np.zeros(action.size, np.bool_)
         """Which joints the last `follow` gave less effort than the action asked for."""
 
-    def start(self, measured: Float64) -> None:
+    def start(self, measured: Float64, *, near: float = 0.0) -> None:
         """Begin with zero effort."""
         self._effort = np.zeros_like(self._effort)
 

@@ -295,3 +295,30 @@ def test_armed_again_after_a_hold_it_begins_where_the_robot_then_is(bench):
     bench.controller.arm()
     there = bench.position.copy()
     np.testing.assert_allclose(bench.run(1).values, there + MOVE)
+
+
+@pytest.mark.parametrize(("moved", "goes_on"), [(0.02, True), (0.25, False)])
+def test_armed_anew_commands_go_on_from_where_a_robot_near_it_was_held(bench, moved, goes_on):
+    bench.armed().run(10)
+    bench.controller.disarm()
+    held = bench.run(30).values
+    bench.obeys = False
+    bench.position = held - [moved, 0.0, 0.0]
+    bench.run(1)
+    bench.controller.arm()
+    first = bench.run(1).values
+    top_step = np.array(bench.contract.action.max_velocity) * DT
+    assert (np.abs(first - (held if goes_on else bench.position)) <= top_step * (1 + 1e-9)).all()
+
+
+def test_after_silence_commands_begin_where_the_robot_is_even_if_that_is_near(bundles):
+    bench = Bench(bundles, settings={"stop_mode": "publish_nothing"}).armed()
+    bench.run(10)
+    bench.controller.disarm()
+    bench.run(30)
+    bench.obeys = False
+    bench.position = bench.position - [0.02, 0.0, 0.0]
+    bench.run(1)
+    bench.controller.arm()
+    first = bench.run(1).values
+    assert abs(first[0] - bench.position[0]) <= bench.contract.action.max_velocity[0] * DT * (1 + 1e-9)
