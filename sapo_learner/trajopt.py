@@ -13,9 +13,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.optim import AdamW
 
 from sapo_learner.learner import Epoch, Interrupted, Learner
-from sapo_learner.optimization import ascend, make_adamw, set_learning_rate
+from sapo_learner.optimization import ascend, set_learning_rate
 from sapo_learner.outcome import Outcome
 from sapo_learner.parallel import SINGLE, Ranks
 from sapo_learner.settings import require_betas, require_not_negative, require_positive
@@ -84,11 +85,12 @@ class TrajOpt(Learner):
         self.config = config
         self.policy = OpenLoop(env.num_envs, env.max_episode_steps, env.action_dim).to(env.device)
         self._clock = _Clock(torch.zeros(env.num_envs, dtype=torch.int64, device=env.device))
-        self._optimizer = make_adamw(
-            [self.policy],
-            learning_rate=config.learning_rate,
+        self._optimizer = AdamW(
+            [self.policy.actions],
+            lr=config.learning_rate,
             betas=config.betas,
             weight_decay=config.weight_decay,
+            fused=True,  # so that `step_clipped` can leave a step out
         )
 
     def _epoch(self, should_stop: Callable[[], bool]) -> Epoch:

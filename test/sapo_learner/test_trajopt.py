@@ -46,6 +46,15 @@ def test_actions_stay_within_their_bounds_and_can_come_back():
     assert learner.policy.actions.abs().max() == 1.0
 
 
+def test_the_weight_decay_draws_actions_towards_zero():
+    learners = [make(weight_decay=decay, learning_rate=0.1) for decay in (0.0, 0.2)]
+    for learner in learners:
+        learner.policy.actions.data += 0.5
+        learner.update()
+    free, drawn = (learner.policy.actions for learner in learners)
+    torch.testing.assert_close(free - drawn, torch.full((6, 1), 0.1 * 0.2 * 0.5))
+
+
 def test_an_open_loop_starts_over_where_an_episode_begins():
     policy = OpenLoop(2, 3, 1)
     policy.actions.data.copy_(torch.tensor([[0.1], [0.2], [0.3]]))
