@@ -93,7 +93,7 @@ def draw_side(axes: Axes, env: Env, particles: NDArray[np.float32], seen: NDArra
     axes.add_patch(Rectangle(corner, *size, fill=False, color="#555b66", linewidth=0.8))
     axes.set(aspect="equal", xlim=(0.24, 0.76), ylim=(0.05, 0.27), xlabel="y [m]", ylabel="z [m]")
     axes.set_title("from the side; the camera is on the left, outlined is the rolling pin", fontsize=9)
-    axes.legend(frameon=False, fontsize=8, ncols=3, loc="upper center")
+    axes.legend(frameon=False, fontsize=7, ncols=3, loc="upper center", columnspacing=1.0, handletextpad=0.1)
     axes.spines[["top", "right"]].set_visible(False)
 
 

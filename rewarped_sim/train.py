@@ -541,7 +541,11 @@ def _parser() -> argparse.ArgumentParser:
     add("--num-envs", type=int, help="environments simulated side by side (default: the task's own number)")
     add("--seed", type=int, help="of every random number generator (default: 0)")
     add("--device", help="auto, cpu, cuda or cuda:N (default: auto, which is cuda where there is one)")
-    add("--epochs", type=int, help="epoch at which to end, those before a resume included")
+    add(
+        "--epochs",
+        type=int,
+        help="epoch at which to end, those before a resume included (default: the task's own)",
+    )
     add("--out-dir", help="folder for everything the run writes (default: a new runs/<task>_<algo>_<seed>)")
     add(
         "--resume",
