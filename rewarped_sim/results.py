@@ -37,8 +37,7 @@ class Comparison:
         """Say it in one line."""
         episodes = self.policy.returns.numel()
         return (
-            f"{task}: policy {self.policy.mean:.1f} ± {self.policy.ci95:.1f}, "
-            f"do-nothing {self.do_nothing.mean:.1f} ± {self.do_nothing.ci95:.1f} "
+            f"{task}: policy {self.policy.text(1)}, do-nothing {self.do_nothing.text(1)} "
             f"({episodes} episodes each, same starts, 95 % confidence)"
         )
 

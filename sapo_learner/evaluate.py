@@ -64,8 +64,13 @@ class EvalResult:
         """Half width of the 95 % confidence interval of the mean over these episodes; NaN for one episode."""
         return mean_ci95(self.returns.numpy()).half_width
 
+    def text(self, digits: int) -> str:
+        """Return the mean with its interval; without one where a single episode has none."""
+        interval = f" ± {self.ci95:.{digits}f}" if self.returns.numel() > 1 else ""
+        return f"{self.mean:.{digits}f}{interval}"
+
     def __str__(self) -> str:
-        return f"{self.mean:.2f} ± {self.ci95:.2f} ({self.returns.numel()} episodes)"
+        return f"{self.text(2)} ({self.returns.numel()} episodes)"
 
 
 @torch.no_grad()

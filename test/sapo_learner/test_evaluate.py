@@ -34,6 +34,8 @@ def test_the_confidence_interval_is_that_of_student_t():
     assert result.mean == 4.0
     assert result.ci95 == pytest.approx(3.182446 * (20 / 3) ** 0.5 / 2)
     assert str(result) == "4.00 ± 4.11 (4 episodes)"
+    alone = EvalResult(returns=torch.tensor([[3.0]]), lengths=torch.ones(1, 1))
+    assert alone.text(1) == "3.0"
 
 
 def test_the_env_is_left_as_it_was_and_two_policies_meet_the_same_starts():
