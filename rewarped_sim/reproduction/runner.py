@@ -15,6 +15,7 @@ from pathlib import Path
 
 from rewarped_sim.machine import machine
 from rewarped_sim.registry import ConfigError
+from rewarped_sim.reproduction.orphan import end_with_parent
 from rewarped_sim.reproduction.progress import JobsProgress
 from rewarped_sim.reproduction.record import Record, read_record, record_path, thinned_curve
 from rewarped_sim.reproduction.suites import Job
@@ -203,6 +204,7 @@ class _Work:
                 stdout=stream,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
+                preexec_fn=end_with_parent(),
             )
             try:
                 while process.poll() is None:
