@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 PICTURES = Path(__file__).parent / "pictures"
 MOMENTS = (0.0, 0.25, 1.0)
 """Shares of the episode that are shown."""
-COLUMNS = 2
+COLUMNS = 3
 """Learning curves side by side."""
 
 
