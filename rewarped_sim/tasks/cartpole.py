@@ -95,4 +95,5 @@ class Cartpole(ArticulatedTask):
 
     def scene(self, state: State, action: Tensor, index: int) -> Scene:
         q = state["joint_q"][index].detach().cpu().double().numpy()
-        return articulated_scene(self.tree, q, focus=(0.0, 0.0, asset.RAIL_HEIGHT_M), view_radius=2.5)
+        focus = (float(q[0]), 0.0, asset.RAIL_HEIGHT_M)  # nothing but its reward keeps the cart in the picture
+        return articulated_scene(self.tree, q, focus=focus, view_radius=2.5, follow=True)
