@@ -147,7 +147,7 @@ class PolicyRunner(LifecycleNode):
         except (SettingsError, LimitError, UrdfError, BundleError, ContractError) as error:
             self._take_down()
             self._enter("unconfigured", problem=str(error))
-            self.get_logger().error(f"policy refused: {error}")
+            self.get_logger().error(f"not configured: {error}")
             return FAILURE
         self._enter("inactive")
         return super().on_configure(state)
