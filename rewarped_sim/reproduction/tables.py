@@ -17,7 +17,7 @@ def describe(records: Sequence[Record]) -> str:
         return "No run of this suite is done yet."
     parts = [
         "Returns with **sampled actions**, as in the published tables; mean over seeds ± half the 95 % confidence "
-        "interval (Student's t over the seeds' means):",
+        "interval (Student's t over the seeds' means), the highest mean of ours in bold:",
         _returns_table(records, "stochastic", with_published=True),
         "Returns with the **mean action**, which is what a robot runs:",
         _returns_table(records, "deterministic", with_published=False),
@@ -72,11 +72,13 @@ def normalized_scores(records: Sequence[Record], agent: str) -> dict[str, list[l
 
 def _returns_table(records: Sequence[Record], agent: str, *, with_published: bool) -> str:
     tasks, ablated = tasks_of(records), any("/" in record.algo for record in records)
+    best = {task: _best_label(records, task, agent) for task in tasks}
     rows = []
     for label in labels_of(records):
         cells = []
         for task in tasks:
             cell = _interval_text(seed_means(records, task, label, agent))
+            cell = f"**{cell}**" if label == best[task] else cell
             paper = published.RETURNS.get(task, {}).get(label)
             if with_published and paper:
                 cell += f"<br>published {paper.mean:g} ± {paper.ci95:g}"
@@ -88,6 +90,13 @@ def _returns_table(records: Sequence[Record], agent: str, *, with_published: boo
         cells = [_interval_text(_means_of_all(records, task, name), with_interval=False) for task in tasks]
         rows.append([f"*{name.replace('_', ' ')}*", *cells, *([""] if ablated else [])])
     return _markdown(["", *tasks, *(["gain over SHAC"] if ablated else [])], rows)
+
+
+def _best_label(records: Sequence[Record], task: str, agent: str) -> str:
+    """Whose mean over seeds is highest; empty where there is nothing to compare."""
+    found = {label: seed_means(records, task, label, agent) for label in labels_of(records)}
+    means = {label: mean_ci95(values).estimate for label, values in found.items() if values}
+    return max(means, key=lambda label: means[label]) if len(means) > 1 else ""
 
 
 def _gain_over_shac(records: Sequence[Record], label: str, agent: str, with_published: bool) -> str:
@@ -179,7 +188,7 @@ def _interval_text(means: Sequence[float], *, with_interval: bool = True) -> str
         return f"{_figure(interval.estimate)}{' (1 seed)' if with_interval else ''}"
     if not with_interval:
         return _figure(interval.estimate)
-    return f"**{_figure(interval.estimate)} ± {_figure(interval.half_width)}**"
+    return f"{_figure(interval.estimate)} ± {_figure(interval.half_width)}"
 
 
 def _with_bounds(interval: Interval) -> str:

@@ -12,7 +12,20 @@ def cells(text, row):
 def test_three_seeds_stand_with_their_interval_above_the_published_figure(make_record):
     records = [make_record(seed=seed, earned=earned) for seed, earned in enumerate([4401.0, 4402.0, 4406.0])]
     # deviations -2, -1, 3: variance 7, times 4.3027 / sqrt(3)
-    assert cells(describe(records), "sapo") == ["**4403.0 ± 6.6**<br>published 4535.9 ± 24.5"]
+    assert cells(describe(records), "sapo") == ["4403.0 ± 6.6<br>published 4535.9 ± 24.5"]
+
+
+def test_the_highest_mean_of_a_task_is_bold(make_record):
+    earned = {
+        ("ant_run", "shac"): 5.0,
+        ("ant_run", "sapo"): 4.0,
+        ("hopper", "shac"): -3.0,
+        ("hopper", "sapo"): -2.0,
+    }
+    records = [make_record(task, algo, earned=value) for (task, algo), value in earned.items()]
+    text = describe(records)
+    assert [cell.split("<br>")[0] for cell in cells(text, "shac")] == ["**5.0 (1 seed)**", "-3.0 (1 seed)"]
+    assert [cell.split("<br>")[0] for cell in cells(text, "sapo")] == ["4.0 (1 seed)", "**-2.0 (1 seed)**"]
 
 
 def test_one_seed_has_no_interval_and_an_unpublished_task_no_figure_of_others(make_record):
