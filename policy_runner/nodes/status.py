@@ -8,6 +8,7 @@ from diagnostic_msgs.msg import DiagnosticStatus, KeyValue
 
 from policy_runner.cloud_worker import CloudDrop
 from policy_runner.controller import Controller
+from policy_runner.heap import heap_in_use_bytes
 from policy_runner.loop_watch import LoopWatch
 from policy_runner.nodes.cloud_input import CloudInput
 from policy_runner.nodes.robot_input import RobotInput
@@ -36,6 +37,8 @@ def runner_status(
     the way that large messages take; loads, recording: what there is to say of them, by name.
     """
     values: dict[str, object] = {"state": state, "problem": problem, "transport": transport}
+    if (in_use := heap_in_use_bytes()) is not None:
+        values["heap_in_use_mb"] = f"{1e-6 * in_use:.3f}"
     if controller is not None:
         fault = controller.fault()
         values |= {

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from rewarped_sim.reproduction.record import Record
-from rewarped_sim.reproduction.tables import labels_of, seed_means, tasks_of
+from rewarped_sim.reproduction.tables import LEAST_SEEDS, labels_of, seed_means, tasks_of
 from sapo_learner.statistics import mean_ci95
 
 COLORS = {
@@ -134,11 +134,9 @@ def _draw_task(axes: Any, records: Sequence[Record], colors: Mapping[str, Any], 
     nothing = float(np.mean([record.agents["do_nothing"]["mean"] for record in records]))
     axes.axhline(nothing, color=GREY, linestyle="--", linewidth=1.0)
     axes.margins(y=0.15)
-    axes.set_ylim(
-        axes.get_ylim()
-    )  # by the means: the interval of two seeds may be wider than all there is to see
+    axes.set_ylim(axes.get_ylim())  # by the means: an interval may be wider than all there is to see
     for label, (x, returns) in curves.items():
-        if len(returns) > 1:
+        if len(returns) >= LEAST_SEEDS:
             low, high = np.transpose([mean_ci95(column)[1:] for column in returns.T])
             axes.fill_between(x, low, high, color=colors[label], alpha=0.18, linewidth=0)
     axes.set_xlabel("env steps [million]" if over == "env_steps" else "wall-clock time [min]")

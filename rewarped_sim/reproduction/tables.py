@@ -10,6 +10,9 @@ from rewarped_sim.reproduction.suites import BASELINES, SUITES
 from sapo_learner.algorithms import NAMES
 from sapo_learner.statistics import Interval, interquartile_mean_ci95, mean_ci95
 
+LEAST_SEEDS = 3
+"""With an interval: of two, Student's t makes 12.7 standard errors, which says nothing."""
+
 
 def describe(records: Sequence[Record]) -> str:
     """Return all that is to be said of a suite's records, in Markdown. No record gives a line that says so."""
@@ -137,7 +140,7 @@ def _cost_table(records: Sequence[Record]) -> str:
         parts = [f"{_millions(found[0].env_steps)} steps"]
         measured = [record.wall_clock_s / 60.0 for record in found if record.wall_clock_s]
         parts += [f"{sum(measured) / len(measured):.3g} min"] if measured else []
-        return ", ".join([*parts, f"{len(found)} {'seed' if len(found) == 1 else 'seeds'}"])
+        return ", ".join([*parts, _seeds(len(found))])
 
     rows = [[label, *(cell(task, label) for task in tasks)] for label in labels_of(records)]
     rows.append(["*published*", *(_published_steps(task) for task in tasks)])
@@ -184,11 +187,15 @@ def _interval_text(means: Sequence[float], *, with_interval: bool = True) -> str
     if not means:
         return "–"
     interval = mean_ci95(means)
-    if len(means) == 1:
-        return f"{_figure(interval.estimate)}{' (1 seed)' if with_interval else ''}"
     if not with_interval:
         return _figure(interval.estimate)
+    if len(means) < LEAST_SEEDS:
+        return f"{_figure(interval.estimate)} ({_seeds(len(means))})"
     return f"{_figure(interval.estimate)} ± {_figure(interval.half_width)}"
+
+
+def _seeds(count: int) -> str:
+    return "1 seed" if count == 1 else f"{count} seeds"
 
 
 def _with_bounds(interval: Interval) -> str:

@@ -95,5 +95,6 @@ class Cartpole(ArticulatedTask):
 
     def scene(self, state: State, action: Tensor, index: int) -> Scene:
         q = state["joint_q"][index].detach().cpu().double().numpy()
-        focus = (float(q[0]), 0.0, asset.RAIL_HEIGHT_M)  # nothing but its reward keeps the cart in the picture
+        # nothing but its reward keeps the cart where it begins
+        focus = (float(q[0]), 0.0, asset.RAIL_HEIGHT_M)
         return articulated_scene(self.tree, q, focus=focus, view_radius=2.5, follow=True)
