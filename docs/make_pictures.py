@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 PICTURES = Path(__file__).parent / "pictures"
 MOMENTS = (0.0, 0.25, 1.0)
 """Shares of the episode that are shown."""
-COLUMNS = 3
+COLUMNS = 2
 """Learning curves side by side."""
 
 
