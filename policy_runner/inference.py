@@ -105,7 +105,8 @@ class InferenceThread:
         self._budget_s = budget_s
         self._owes_answer = False
         self._observations: queue.SimpleQueue[Mapping[str, Float32] | None] = queue.SimpleQueue()
-        self._answers: queue.SimpleQueue[Float32 | Exception] = queue.SimpleQueue()
+        # no SimpleQueue: where a signal's handler outlasts the timeout of its `get`, that waits for ever
+        self._answers: queue.Queue[Float32 | Exception] = queue.Queue()
         # nothing of `self` goes in, so that a network that hangs for ever keeps no more than itself alive
         arguments = (network, self._observations, self._answers, priority)
         self._thread = threading.Thread(target=_answer, args=arguments, name="inference", daemon=True)
@@ -151,7 +152,7 @@ class InferenceThread:
 def _answer(
     network: Network,
     observations: queue.SimpleQueue[Mapping[str, Float32] | None],
-    answers: queue.SimpleQueue[Float32 | Exception],
+    answers: queue.Queue[Float32 | Exception],
     priority: int,
 ) -> None:
     go_first(priority)  # or not: who asked for it knows from its own thread whether it may be had

@@ -92,7 +92,8 @@ class TrainNode(Node):
                 f"parameter publish_rate_hz: must be > 0, got {self.params['publish_rate_hz']}"
             )
         self.control = RunControl()
-        self.jobs: queue.SimpleQueue[Job] = queue.SimpleQueue()
+        # no SimpleQueue: where a signal's handler outlasts the timeout of its `get`, that waits for ever
+        self.jobs: queue.Queue[Job] = queue.Queue()
         self._accepting = bool(self.params["wait_for_goal"])
         self._goal: ServerGoalHandle | None = None
         self._status: RunStatus | None = None

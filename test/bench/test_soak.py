@@ -43,7 +43,11 @@ def test_the_summary_tells_slopes_by_the_hour():
         Sample(time_s=float(second), memory_mb=100.0 + second / 3600.0, descriptors=20, threads=5)
         for second in range(1800)
     ]
-    said = [{"tick_p99_ms": "2.0"}] * 900 + [{"tick_p99_ms": "4.0"}] * 900 + [{}]
+    said = [
+        {"tick_p99_ms": "2.0" if second < 900 else "4.0", "heap_in_use_mb": f"{40.0 + second / 1800.0:.4f}"}
+        for second in range(1800)
+    ]
+    said += [{}]
     found = {
         "seconds": 1800.0,
         "published": 90_000,
@@ -51,6 +55,7 @@ def test_the_summary_tells_slopes_by_the_hour():
         "diagnostics": said,
     }
     row = summary(samples, found)
-    assert row["memory_mb_per_h"] == pytest.approx(1.0, rel=0.05)
+    assert row["memory_growth_mb"] == pytest.approx(1.0 / 3.0, rel=0.05)  # in the twenty minutes that are counted
+    assert row["in_use_mb_per_h"] == pytest.approx(2.0, rel=0.05)
     assert (row["new_descriptors"], row["new_threads"], row["events"]) == (0, 0, 7)
     assert (row["p99_first_quarter_ms"], row["p99_last_quarter_ms"]) == (2.0, 4.0)

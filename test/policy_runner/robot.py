@@ -165,6 +165,8 @@ class Robot:
         self.next_tick_s = time.monotonic()
         self.mend()
         self.parameters = SETTINGS | parameters
+        # under nohup the signal is ignored, and so would it be by the runner
+        before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
         with log.open("w") as file:
             self.process = subprocess.Popen(
                 [*RUNNER, *arguments(self.parameters)],
@@ -173,6 +175,7 @@ class Robot:
                 stdout=file,
                 stderr=subprocess.STDOUT,
             )
+        signal.signal(signal.SIGHUP, before)
 
     def mend(self):
         """Let all sensors be as they should be."""

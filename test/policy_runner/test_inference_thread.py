@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import gc
+import signal
 import threading
+import time
 import weakref
 from concurrent.futures import ThreadPoolExecutor
 
@@ -142,3 +144,28 @@ def test_a_closed_network_is_let_go_of():
     del network, thread, other
     gc.collect()
     assert gone() is None
+
+
+def test_a_signal_whose_handler_outlasts_the_budget_does_not_make_it_wait_for_ever(network):
+    thread = InferenceThread(network, budget_s=0.05)
+    network.may_answer.clear()
+    handled = []
+
+    def dawdle(*_):
+        time.sleep(0.2)
+        handled.append(True)
+
+    before = signal.signal(signal.SIGALRM, dawdle)
+    guard = threading.Timer(
+        PATIENCE_S / 2.0, network.may_answer.set
+    )  # it would then answer, and the test fail
+    guard.start()
+    signal.setitimer(signal.ITIMER_REAL, 0.02)
+    try:
+        with pytest.raises(InferenceLateError, match="no action within"):
+            ask(thread, 1.0)
+    finally:
+        guard.cancel()
+        signal.setitimer(signal.ITIMER_REAL, 0.0)
+        signal.signal(signal.SIGALRM, before)
+    assert handled

@@ -101,7 +101,7 @@ def observer():
 
 @contextlib.contextmanager
 def running(module, *words, log):
-    """A node's process; killed at the end, since how it ends is not looked at here."""
+    """A node's process; one that does not end says where it is."""
     with log.open("w") as file:
         process = subprocess.Popen(
             [sys.executable, "-m", module, "--ros-args", *words],
@@ -116,6 +116,10 @@ def running(module, *words, log):
         process.send_signal(signal.SIGINT)
         try:
             process.wait(HANG_S)
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGUSR1)
+            time.sleep(1.0)
+            raise AssertionError(log.read_text()) from None
         finally:
             process.kill()
 
@@ -230,6 +234,7 @@ def test_the_operator_may_call_what_the_runner_answers_but_set_no_parameters():
 
 OPERATOR = """
 import sys
+import time
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from lifecycle_msgs.msg import TransitionEvent
