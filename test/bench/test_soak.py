@@ -55,7 +55,9 @@ def test_the_summary_tells_slopes_by_the_hour():
         "diagnostics": said,
     }
     row = summary(samples, found)
-    assert row["memory_growth_mb"] == pytest.approx(1.0 / 3.0, rel=0.05)  # in the twenty minutes that are counted
+    assert row["memory_growth_mb"] == pytest.approx(
+        1.0 / 3.0, rel=0.05
+    )  # in the twenty minutes that are counted
     assert row["in_use_mb_per_h"] == pytest.approx(2.0, rel=0.05)
     assert (row["new_descriptors"], row["new_threads"], row["events"]) == (0, 0, 7)
     assert (row["p99_first_quarter_ms"], row["p99_last_quarter_ms"]) == (2.0, 4.0)
