@@ -94,10 +94,10 @@ class Record:
         }
 
 
-def opened(bundle: Bundle) -> InferenceThread:
-    """Open the network of a bundle in a thread, as the node does."""
-    budget_s, priority = SETTINGS.inference_budget(bundle.contract), SETTINGS.realtime_priority - 1
-    return InferenceThread(Policy(bundle), budget_s=budget_s, priority=priority)
+def threaded(policy: Policy) -> InferenceThread:
+    """Put a policy into a thread, as the node does."""
+    budget_s, priority = SETTINGS.inference_budget(policy.contract), SETTINGS.realtime_priority - 1
+    return InferenceThread(policy, budget_s=budget_s, priority=priority)
 
 
 class Robot:
@@ -105,7 +105,7 @@ class Robot:
 
     def __init__(self, bundle: Bundle) -> None:
         action = bundle.contract.action
-        self.network = opened(bundle)
+        self.network = threaded(Policy(bundle))
         self.controller = Controller(self.network, SETTINGS)
         self._lower, self._upper = np.array(action.lower), np.array(action.upper)
         self._most = np.array(action.max_velocity) / RATE_HZ
@@ -153,7 +153,7 @@ class Loader:
     def __init__(self, folders: list[Path], *, swaps: int) -> None:
         self.ready: SimpleQueue[InferenceThread] = SimpleQueue()
         self.swaps, self.vetted = swaps, 0
-        self.policies: weakref.WeakSet[InferenceThread] = weakref.WeakSet()
+        self.policies: weakref.WeakSet[Policy] = weakref.WeakSet()
         """Those that are still in memory."""
         self._folders = folders
         self._wanted = threading.Semaphore(1)
@@ -169,9 +169,9 @@ class Loader:
             if number % VET_EVERY == 0:
                 bundle = load_vetted(bundle.path, VetLimits(wall_s=60.0))
                 self.vetted += 1
-            policy = opened(bundle)
+            policy = Policy(bundle)
             self.policies.add(policy)
-            self.ready.put(policy)
+            self.ready.put(threaded(policy))
             del policy  # it would be held until the next one
 
     def taken(self) -> None:

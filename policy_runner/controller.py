@@ -221,13 +221,13 @@ class Controller:
         fault, joints = self.fault(now_s), self._inputs.joints
         if fault is None and joints is not None:
             self._check_start(joints.position)
-        held = self.mode is not Mode.IDLE
-        at_rest = not held or self._limiter.at_rest
+        commanded = self.mode is not Mode.IDLE
+        at_rest = not commanded or self._limiter.at_rest
         detail = (self._inputs.evidence(fault, now_s) or self.detail(fault)) if fault else ""
         self._supervisor.arm(now_s, fault=fault, at_rest=at_rest, detail=detail)
         assert joints is not None  # else there was a fault
-        holds = held and not self._stopping.silent
-        self._limiter.start(joints.position, near=self._settings.max_joint_jump if holds else 0.0)
+        is_held = commanded and not self._stopping.silent
+        self._limiter.start(joints.position, near=self._settings.max_joint_jump if is_held else 0.0)
         self.acting.begin()
 
     def disarm(self) -> None:

@@ -15,6 +15,7 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -68,14 +69,14 @@ def draw(path: Path, surfaces: dict[str, NDArray[np.float64]], coordinates: NDAr
     FigureCanvasAgg(figure)
     a, b = np.meshgrid(coordinates, coordinates, indexing="ij")
     for index, (title, loss) in enumerate(surfaces.items()):
-        axes = figure.add_subplot(1, len(surfaces), index + 1, projection="3d")
-        axes.plot_surface(a, b, loss, cmap="viridis", linewidth=0.0, rstride=1, cstride=1)  # pyright: ignore
+        axes: Any = figure.add_subplot(1, len(surfaces), index + 1, projection="3d")
+        axes.plot_surface(a, b, loss, cmap="viridis", linewidth=0.0, rstride=1, cstride=1)
         axes.set_title(title)
         axes.set_xlabel("first direction")
         axes.set_ylabel("second direction")
-        axes.set_zlabel("loss")  # pyright: ignore
+        axes.set_zlabel("loss")
         axes.tick_params(labelsize=7)
-        axes.set_box_aspect(None, zoom=0.9)  # pyright: ignore  # room for the label on the right
+        axes.set_box_aspect(None, zoom=0.9)  # room for the label on the right
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path)
 

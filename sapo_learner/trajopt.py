@@ -85,7 +85,7 @@ class TrajOpt(Learner):
         self.config = config
         self.policy = OpenLoop(env.num_envs, env.max_episode_steps, env.action_dim).to(env.device)
         self._clock = _Clock(torch.zeros(env.num_envs, dtype=torch.int64, device=env.device))
-        self._optimizer = AdamW(
+        self._optimizer = AdamW(  # as it is: of `make_adamw`, only the weights of layers decay
             [self.policy.actions],
             lr=config.learning_rate,
             betas=config.betas,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import faulthandler
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -34,7 +33,6 @@ def spinning(node: Node) -> Iterator[None]:
 
     A thread that still spins while Python exits would abort the process.
     """
-    faulthandler.register(signal.SIGUSR1)  # `kill -USR1` tells where every thread is
     executor = SingleThreadedExecutor()
     executor.add_node(node)
     over = threading.Event()

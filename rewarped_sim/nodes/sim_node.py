@@ -8,8 +8,10 @@ and callbacks share one thread: between two steps, it listens.
 
 from __future__ import annotations
 
+import faulthandler
 import math
 import os
+import signal
 import sys
 import threading
 import time
@@ -354,6 +356,7 @@ def _nanoseconds(stamp: Time) -> int:
 def main(args: list[str] | None = None) -> int:
     """Run the node until a signal or the last episode; returns 0, 2 for bad input, 3 without the device."""
     rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
+    faulthandler.register(signal.SIGUSR1)  # `kill -USR1` tells where every thread is
     show_log()
     stop = threading.Event()
     on_stop_signal(stop.set)

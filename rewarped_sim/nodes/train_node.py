@@ -8,8 +8,10 @@ Under torchrun, rank 0 is the node; the others take part in its run and know no 
 
 from __future__ import annotations
 
+import faulthandler
 import logging
 import queue
+import signal
 import sys
 import threading
 from collections.abc import Callable
@@ -307,6 +309,7 @@ def main(args: list[str] | None = None) -> int:
 
 def _run_node(args: list[str] | None, ranks: Ranks) -> int:
     rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
+    faulthandler.register(signal.SIGUSR1)  # `kill -USR1` tells where every thread is
     show_log()
     quit_ = threading.Event()
     try:
