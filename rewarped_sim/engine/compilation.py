@@ -1,10 +1,11 @@
 """Telling people why the first start takes so long: kernels are compiled once and then taken from Warp's cache."""
 
+import glob
 import logging
+import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import warp as wp
 
@@ -32,5 +33,6 @@ def compilation_logged() -> Iterator[None]:
 
 def _cached_kernels() -> int:
     """Object files in the cache: .o for CPUs, .cubin or .ptx for GPUs."""
-    found = Path(wp.config.kernel_cache_dir).glob("wp_*/*")
-    return sum(path.suffix in (".o", ".cubin", ".ptx") for path in found)
+    # unlike Path.glob, it passes over a folder that another process moves meanwhile
+    found = glob.iglob(os.path.join(wp.config.kernel_cache_dir, "wp_*", "*"))
+    return sum(path.endswith((".o", ".cubin", ".ptx")) for path in found)

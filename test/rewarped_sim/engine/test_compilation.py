@@ -2,6 +2,8 @@
 
 import logging
 import re
+import threading
+from pathlib import Path
 
 import pytest
 import warp as wp
@@ -48,3 +50,24 @@ def test_what_goes_wrong_in_the_block_comes_out_of_it(empty_cache, caplog):
         launch(fresh_kernel())
         _ = 1 / 0
     assert not caplog.messages
+
+
+def test_another_process_that_compiles_meanwhile_does_no_harm(empty_cache):
+    built, done = [Path(empty_cache) / f"wp_grid_{index}_p2_t3" for index in range(20)], threading.Event()
+
+    def compile_and_move():  # as Warp does: it builds in a folder of its process, and moves that into place
+        while not done.is_set():
+            for folder in built:
+                folder.mkdir()
+            for folder in built:
+                folder.rmdir()
+
+    other = threading.Thread(target=compile_and_move)
+    other.start()
+    try:
+        for _ in range(300):
+            with compilation_logged():
+                pass
+    finally:
+        done.set()
+        other.join()
