@@ -449,13 +449,15 @@ def body_kernels(scalars: Scalars) -> SimpleNamespace:
         v = wp.cw_mul(linear_axes[body], load(state, row, at + 7) + push)
         momentum = wp.cw_mul(angular_axes[body], load(state, row, at + 10) + moment[i])
         x = load(state, row, at) + dt * v
-        q = orientation(state, row, at)
-        w = angular_velocity(q, inertia[body], angular_axes[body], momentum)
-        turned = wp.normalize(q + (real(0.5) * dt) * (quat(w[0], w[1], w[2], real(0.0)) * q))
         for k in range(3):
             state[row + 1, at + k] = x[k]
             state[row + 1, at + 7 + k] = v[k]
             state[row + 1, at + 10 + k] = momentum[k]
+        # Read back, because on the way back the moments are those of the control step that ran last; the state stays.
+        kept = load(state, row + 1, at + 10)
+        q = orientation(state, row, at)
+        w = angular_velocity(q, inertia[body], angular_axes[body], kept)
+        turned = wp.normalize(q + (real(0.5) * dt) * (quat(w[0], w[1], w[2], real(0.0)) * q))
         for k in range(4):
             state[row + 1, at + 3 + k] = turned[k]
 

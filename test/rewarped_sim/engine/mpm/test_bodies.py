@@ -54,30 +54,32 @@ def body_states(rng, num_envs, count=2):
     return states
 
 
-def run(solver, state, bodies, q=None, dq=None):
+def run(solver, state, bodies, q=None, dq=None, slot=0):
     """(particles, bodies) after one control step."""
-    substeps = solver.model.num_substeps
-    solver.state.numpy()[0] = state.reshape(-1)
-    solver.bodies.numpy()[0] = bodies.reshape(-1)
+    first = slot * (solver.model.num_substeps + 1)
+    last = first + solver.model.num_substeps
+    solver.state.numpy()[first] = state.reshape(-1)
+    solver.bodies.numpy()[first] = bodies.reshape(-1)
     if q is not None:
-        solver.joint_q.numpy()[0] = q
-        solver.joint_dq.numpy()[0] = dq
-    solver.forward(0)
+        solver.joint_q.numpy()[slot] = q
+        solver.joint_dq.numpy()[slot] = dq
+    solver.forward(slot)
     solver.check()
     return (
-        solver.state.numpy()[substeps].reshape(state.shape).copy(),
-        solver.bodies.numpy()[substeps].reshape(bodies.shape).copy(),
+        solver.state.numpy()[last].reshape(state.shape).copy(),
+        solver.bodies.numpy()[last].reshape(bodies.shape).copy(),
     )
 
 
-def run_back(solver, state_bar, bodies_bar):
+def run_back(solver, state_bar, bodies_bar, slot=0):
     """Adjoints of (particles, bodies, q, dq)."""
+    first = slot * (solver.model.num_substeps + 1)
     solver.state_bar.numpy()[solver.result_row] = state_bar.reshape(-1)
-    solver.bodies_bar.numpy()[solver.model.num_substeps] = bodies_bar.reshape(-1)
-    solver.backward(0)
+    solver.bodies_bar.numpy()[first + solver.model.num_substeps] = bodies_bar.reshape(-1)
+    solver.backward(slot)
     return (
         solver.state_bar.numpy()[0].reshape(state_bar.shape).copy(),
-        solver.bodies_bar.numpy()[0].reshape(bodies_bar.shape).copy(),
+        solver.bodies_bar.numpy()[first].reshape(bodies_bar.shape).copy(),
         solver.joint_q_bar.numpy().copy(),
         solver.joint_dq_bar.numpy().copy(),
     )
@@ -320,6 +322,24 @@ def test_batch_and_threads_change_nothing():
         )
         for a, b in zip(alone, runs[0], strict=True):
             np.testing.assert_array_equal(a, b[one])
+
+
+def test_the_way_back_takes_nothing_from_control_steps_that_ran_since():
+    model = coupled_model()
+    runs = []
+    for seed in (19, 23, 29):
+        rng = np.random.default_rng(seed)
+        state, bodies = random_state(rng, 1, model.num_particles), body_states(rng, 1)
+        runs.append(((state, bodies, *random_joints(rng, 1)), weights(rng, state, bodies)))
+    solver = make_solver(model, num_slots=3, scalars=FLOAT32)
+    for slot, (inputs, _) in enumerate(runs):
+        run(solver, *inputs, slot=slot)
+    window = [run_back(solver, *runs[slot][1], slot=slot) for slot in (2, 1, 0)][::-1]
+    alone = make_solver(model, scalars=FLOAT32)
+    for (inputs, result_bars), bars in zip(runs, window, strict=True):
+        run(alone, *inputs)
+        for a, b in zip(run_back(alone, *result_bars), bars, strict=True):
+            np.testing.assert_array_equal(a, b)
 
 
 def test_float32_gradient_agrees_with_float64_over_40_substeps():
