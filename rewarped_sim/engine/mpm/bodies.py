@@ -66,6 +66,12 @@ class Body:
             raise ValueError(f"{where}: mass must be > 0, got {self.mass}")
         if not min(self.inertia) > 0.0:
             raise ValueError(f"{where}: inertia must be > 0 about every axis, got {self.inertia}")
+        for shape in self.shapes:
+            if shape.kind == "plane":
+                raise ValueError(
+                    f"{where}: shape {shape.name!r}: a plane has no end, and no body can carry it; choices: "
+                    f"{sorted(set(SHAPE_KINDS) - {'plane'})}"
+                )
         for name in ("linear_axes", "angular_axes"):
             if not set(getattr(self, name)) <= {0.0, 1.0}:
                 raise ValueError(f"{where}: {name} takes a 0 or a 1 per axis, got {getattr(self, name)}")

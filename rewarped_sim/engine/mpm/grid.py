@@ -23,6 +23,8 @@ BLOCK = 4
 BLOCK_NODES = BLOCK**3
 MAX_BLOCKS_PER_AXIS = 64
 """Block coordinates are packed into 6 bits each, the environment into the bits above."""
+MAX_ENVS = 1 << 13
+"""What is left of 31 bits holds no more."""
 WALL_NODES = 3
 """Nodes at either end of an axis that form its wall; on the lower end of z they are the floor."""
 STICKY_FRICTION = 99.0
@@ -163,18 +165,22 @@ def grid_kernels(scalars: Scalars, coupled: bool) -> SimpleNamespace:
     def begin(
         first_env: int,
         nodes_per_env: int,
+        num_substeps: int,
         slot: wp.array(dtype=int),
         # in and out
         faults: wp.array2d(dtype=int),
+        starts: wp.array2d(dtype=int),
+        most: wp.array(dtype=int),
         # out
-        starts_out: wp.array2d(dtype=int),
         momentum_out: wp.array(dtype=vec4),
     ):
         # An empty list for the first scatter of a control step to append to; a clean record for each env.
         env = first_env + wp.tid()
         if wp.tid() == 0:
-            starts_out[slot[0], 0] = 0
-            starts_out[slot[0], 1] = 0
+            # What the slot held is forgotten here; whether it fitted, the host has yet to see.
+            most[0] = wp.max(most[0], starts[slot[0], num_substeps])
+            starts[slot[0], 0] = 0
+            starts[slot[0], 1] = 0
         if faults[env, CROWDED] > 0:
             # Blocks that found no place in the list were not swept, and keep what was scattered into them.
             for node in range(nodes_per_env):

@@ -30,7 +30,7 @@ def count_kinks(solver: MpmSolver, slot: int, band: float = 0.01) -> dict[str, i
     kernel = _kernel(solver.scalars, bool(solver.model.bodies))
     for shard in solver.shards:
         for substep in range(solver.model.num_substeps):
-            first, last = shard.starts.numpy()[slot, substep : substep + 2]
+            first, last = np.minimum(shard.starts.numpy()[slot, substep : substep + 2], shard.pool)
             wp.launch(
                 kernel,
                 (int(last - first), 64),

@@ -75,6 +75,9 @@ class MpmModel:
         for name in ("dt_s", "num_substeps", "softness", "max_blocks"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} must be > 0, got {getattr(self, name)}")
+        for name in ("floor_friction", "tool_friction"):
+            if not getattr(self, name) >= 0:
+                raise ValueError(f"{name} must be >= 0, got {getattr(self, name)}")
         if not self.parts:
             raise ValueError("parts: a scene needs at least one")
         if self.contact not in CONTACT_LAWS:

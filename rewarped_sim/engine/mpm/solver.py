@@ -28,6 +28,7 @@ from rewarped_sim.engine.mpm.grid import (
     BLOCK,
     BLOCK_NODES,
     FAULTS,
+    MAX_ENVS,
     WALL_NODES,
     grid_functions,
     grid_kernels,
@@ -62,6 +63,8 @@ class _Shard:
         self.blocks = wp.empty((num_slots, self.pool), dtype=int, device=device)
         self.mask = wp.empty((num_slots, self.pool), dtype=int, device=device)
         self.starts = wp.zeros((num_slots, model.num_substeps + 1), dtype=int, device=device)
+        self.most = wp.zeros(1, dtype=int, device=device)
+        """Blocks asked for in any control step of which the slot has been used again."""
         # Memory that is never touched is never committed by a CPU's operating system: no zeroing here.
         self.saved = wp.empty((num_slots, self.pool * BLOCK_NODES), dtype=scalars.vec4, device=device)
         self.stamp = wp.ones(1, dtype=int, device=device)
@@ -92,6 +95,8 @@ class MpmSolver:
         device: str = "cpu",
         num_threads: int | None = None,
     ) -> None:
+        if not 1 <= num_envs <= MAX_ENVS:
+            raise ValueError(f"num_envs must be in [1, {MAX_ENVS}], got {num_envs}")
         self.model = model
         self.num_envs = num_envs
         self.num_slots = num_slots
@@ -194,10 +199,11 @@ class MpmSolver:
     def check(self) -> None:
         """Wait for the device; raise `BlockPoolError` if any control step so far overflowed the block pool."""
         for shard in self.shards:
-            worst = int(shard.starts.numpy()[:, -1].max())
+            worst = max(int(shard.starts.numpy()[:, -1].max()), int(shard.most.numpy()[0]))
             if worst > shard.pool:
                 self._momentum.zero_()
                 shard.starts.zero_()
+                shard.most.zero_()
                 per_env = worst / (shard.num_envs * self.model.num_substeps)
                 raise BlockPoolError(
                     f"particles touched {per_env:.0f} blocks of the grid per environment and substep, the pool "
@@ -244,7 +250,8 @@ class MpmSolver:
             nodes.begin,
             shard.num_envs,
             [
-                shard.first_env, self.model.grid_size**3, self.slot, self.faults, shard.starts, self._momentum,
+                shard.first_env, self.model.grid_size**3, self.model.num_substeps, self.slot, self.faults,
+                shard.starts, shard.most, self._momentum,
             ],
         )  # fmt: skip
         bodies = _BodyLaunches(self, shard) if self.model.bodies else None

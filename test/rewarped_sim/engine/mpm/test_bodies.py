@@ -364,6 +364,9 @@ def test_a_body_that_cannot_be_simulated_is_refused_with_the_reason():
         Body(name="b", mass=0.0, inertia=FREE, shapes=shapes)
     with pytest.raises(ValueError, match="body 'b': angular_axes may free all axes, none or one"):
         Body(name="b", mass=1.0, inertia=FREE, shapes=shapes, angular_axes=(1.0, 1.0, 0.0))
+    endless = Shape(name="table", kind="plane", size=())
+    with pytest.raises(ValueError, match=r"body 'b': shape 'table': a plane has no end, .* choices: \['box'"):
+        Body(name="b", mass=1.0, inertia=FREE, shapes=(*shapes, endless))
     feather = Body(name="feather", mass=1e-6, inertia=FREE, shapes=shapes)
     with pytest.raises(
         ValueError, match=r"body 'feather': mass 1e-06 kg is too small: .* exchange of momentum"

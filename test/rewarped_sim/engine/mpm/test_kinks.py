@@ -25,6 +25,17 @@ def test_the_share_of_nodes_near_a_kink_grows_with_the_band_and_is_small():
         assert narrow[name] < wide[name] < 0.3 * wide["nodes"]
 
 
+def test_nodes_that_found_no_room_in_a_full_block_pool_are_not_counted():
+    model = make_model(max_blocks=2)
+    solver = make_solver(model)
+    state = random_state(np.random.default_rng(2), 1, model.num_particles)
+    solver.state.numpy()[0] = state.reshape(-1)
+    solver.forward(0)
+    assert solver.active_blocks(0).sum() > solver.shards[0].pool
+    (shard,) = solver.shards
+    assert count_kinks(solver, 0)["nodes"] == (shard.saved.numpy()[0, :, 3] > shard.grid.min_mass).sum()
+
+
 def test_nodes_on_the_cutoff_of_a_plane_are_all_counted():
     # A plane under the block, so far down that one layer of nodes sits right at its cutoff.
     model = make_model(num_substeps=1)

@@ -355,6 +355,45 @@ def test_an_env_that_finds_the_pool_full_is_flagged_and_leaves_nothing_behind():
     np.testing.assert_array_equal(solver.state.numpy()[model.num_substeps].reshape(state.shape), expected)
 
 
+def test_a_full_block_pool_is_told_of_even_if_its_slot_ran_again():
+    model = make_model(max_blocks=30)
+    rng, state, q, dq, _ = inputs(73, model)
+    solver = make_solver(model, scalars=FLOAT32)
+    spread = state.copy()
+    spread[..., 0:3] = rng.uniform(0.25, 0.75, spread[..., 0:3].shape)
+    for particles in (state, spread, state, state):
+        solver.state.numpy()[0] = particles.reshape(-1)
+        solver.forward(0)
+    with pytest.raises(BlockPoolError):
+        solver.check()
+    run_forward(solver, state, q, dq)  # told once
+
+
+def test_more_envs_than_a_block_can_name_are_refused():
+    with pytest.raises(ValueError, match=r"num_envs must be in \[1, 8192\], got 8193"):
+        make_solver(make_model(), num_envs=8193)
+
+
+def test_the_last_env_that_a_block_can_name_falls_like_the_first():
+    model = make_model(
+        tool=Tool(), grid_size=8, num_particles=1, num_substeps=1, max_blocks=8, floor_friction=0.0
+    )
+    solver = make_solver(model, num_envs=8192, scalars=FLOAT32, requires_grad=False, num_threads=1)
+    state = np.zeros((8192, 1, 24))
+    state[..., 0:3] = 0.5
+    state[..., 15:24] = np.eye(3).reshape(9)
+    zero = np.zeros((8192, 1))
+    result = run_forward(solver, state, zero, zero)
+    np.testing.assert_allclose(result[..., 5], model.dt_s * model.gravity[2], rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["floor_friction", "tool_friction"])
+@pytest.mark.parametrize("value", [-0.1, float("nan")])
+def test_friction_that_would_push_is_refused_by_name(name, value):
+    with pytest.raises(ValueError, match=f"{name} must be >= 0, got {value}"):
+        make_model(**{name: value})
+
+
 def test_an_unstable_substep_is_refused_with_the_reason():
     with pytest.raises(ValueError, match=r"unstable: a pressure wave at 74\.5 m/s .* Take a smaller dt_s"):
         make_model(dt_s=1e-3)
