@@ -319,7 +319,7 @@ def resolve_device(name: str) -> torch.device:
         device = torch.device(name)
     except RuntimeError as error:
         raise DeviceError(f"unknown device {name!r}; known: cpu, cuda, cuda:<index>") from error
-    if device.type not in ("cpu", "cuda"):
+    if device.type not in ("cpu", "cuda") or (device.type == "cpu" and device.index is not None):
         raise DeviceError(f"device {name!r} is not supported; known: cpu, cuda, cuda:<index>")
     if device.type == "cuda":
         count = torch.cuda.device_count() if torch.cuda.is_available() else 0

@@ -42,19 +42,18 @@ def make(
         overrides: settings of the task's `Config`.
 
     Raises:
-        UnknownTaskError, ConfigError: with the nearest match and the choices.
+        UnknownTaskError, ConfigError: with the nearest match and the choices, or what does not go together.
         DeviceError: the device is not there.
     """
     from rewarped_sim import registry  # torch and Warp load here, not with the package
     from rewarped_sim.engine.compilation import compilation_logged
     from rewarped_sim.env import Env, resolve_device
 
-    entry = registry.find(task)
-    config = registry.configure(entry.config, overrides, task)
     torch_device = resolve_device(device)
+    new_task = registry.new_task(task, overrides, torch_device)
     with compilation_logged():
         return Env(
-            entry.task(task, config, torch_device),
+            new_task,
             num_envs=num_envs,
             device=torch_device,
             seed=seed,

@@ -10,6 +10,8 @@ from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    import torch
+
     from rewarped_sim.task import Task
 
 _TASKS: dict[str, TaskEntry] = {}
@@ -31,7 +33,7 @@ class UnknownTaskError(ValueError):
 
 
 class ConfigError(ValueError):
-    """A configuration has an unknown key or a value of the wrong kind."""
+    """A configuration has an unknown key, a value of the wrong kind, or values that do not go together."""
 
 
 def register(name: str, *, config: Any, num_envs: int, summary: str) -> Callable[[type[Task]], type[Task]]:
@@ -56,6 +58,18 @@ def find(name: str) -> TaskEntry:
     if name not in _TASKS:
         raise UnknownTaskError(unknown("task", name, sorted(_TASKS)))
     return _TASKS[name]
+
+
+def new_task(name: str, overrides: dict[str, Any], device: torch.device) -> Task:
+    """A registered task with settings replaced; raises UnknownTaskError, and ConfigError for what cannot be built."""
+    entry = find(name)
+    config = configure(entry.config, overrides, name)
+    try:
+        task = entry.task(name, config, device)
+        task.build()  # whether settings go together, a substep with a stiffness, only the physics can say
+    except ValueError as error:
+        raise ConfigError(f"{name}: {error}") from error
+    return task
 
 
 def unknown(what: str, name: str, known: list[str]) -> str:

@@ -32,7 +32,7 @@ class Shutter(Generic[Picture]):
         self._latency_ns = round(latency_s * NANOSECONDS)
         self._waiting: deque[Shot[Picture]] = deque()
         self._start_ns: int | None = None
-        self._period = 0
+        self._now_ns = self._period = 0
         self._taken = 0
 
     def cut(self) -> None:
@@ -46,12 +46,15 @@ class Shutter(Generic[Picture]):
         take: called with the number of the picture. Right after a cut, a picture is due at once: one of the same scene
         was taken long enough ago.
         """
+        if now_ns < self._now_ns:  # the clock was set back, and would be long in coming to where it was
+            self.cut()
         if self._start_ns is None:
             self._start_ns, self._period = now_ns, 0
             self._take(now_ns - self._latency_ns, take)
         elif (period := (now_ns - self._start_ns) // self._period_ns) > self._period:
             self._period = period
             self._take(now_ns, take)
+        self._now_ns = now_ns
         due = None
         while self._waiting and now_ns - self._waiting[0].taken_ns >= self._latency_ns - SLACK_NS:
             due = self._waiting.popleft()

@@ -28,7 +28,7 @@ from rewarped_sim.device_failure import DeviceLostError, OutOfMemoryError, devic
 from rewarped_sim.env import DeviceError, Env, resolve_device
 from rewarped_sim.fault_dump import FaultDump
 from rewarped_sim.make import make
-from rewarped_sim.registry import ConfigError, UnknownTaskError, configure, find, task_names
+from rewarped_sim.registry import ConfigError, UnknownTaskError, configure, new_task, task_names
 from rewarped_sim.results import (
     Comparison,
     Stopped,
@@ -110,7 +110,7 @@ def train(
     """
     algorithm = ALGORITHMS[split_name(config.algo)[0]]
     algo_config = configure(algorithm.config(), dict(config.algo_options), config.algo)
-    configure(find(config.task).config, dict(config.task_options), config.task)
+    new_task(config.task, dict(config.task_options), torch.device("cpu"))
     device = choose_device(config.device, ranks.local_rank)
     _check_that_it_scales(config, algorithm, ranks)
     # The optimisers' moments of idle weights decay into denormal numbers, on which a CPU is 15 times slower.

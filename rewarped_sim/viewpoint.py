@@ -16,7 +16,7 @@ FOV_DEG = 50.0
 
 def optical_axes(position: Point, look_at: Point) -> NDArray[np.float64]:
     """A camera's x (right), y (down) and z (forward) in the world, (3, 3), one in each row."""
-    forward = np.subtract(look_at, position)
+    forward = np.subtract(look_at, position, dtype=np.float64)
     forward /= np.linalg.norm(forward)
     right = np.cross(forward, (0.0, 0.0, 1.0))
     if np.linalg.norm(right) < 1e-9:  # straight up or down: x of the world is to the right

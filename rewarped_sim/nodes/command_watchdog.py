@@ -15,7 +15,8 @@ class CommandWatchdog:
     def __init__(self, *, timeout_s: float, control_dt_s: float) -> None:
         """Begin without a command.
 
-        timeout_s: how long a command is followed after its end [s]; 0: for ever. control_dt_s: of one step [s].
+        timeout_s: how long a command is followed after its end [s]; 0 or infinity: for ever. control_dt_s: of one step
+        [s].
         """
         self._timeout_s = timeout_s
         self._control_dt_s = control_dt_s
@@ -26,7 +27,7 @@ class CommandWatchdog:
     def heard(self, *, lasts_s: float = 0.0) -> None:
         """Take note of a command, which ends `lasts_s` from now, as a trajectory does."""
         self._steps_left = math.inf
-        if self._timeout_s > 0.0:
+        if 0.0 < self._timeout_s < math.inf:
             steps = (lasts_s + self._timeout_s) / self._control_dt_s
             self._steps_left = max(math.ceil(steps - 1e-6), 1)  # 0.1 / 0.02 is five steps, not six
 

@@ -486,6 +486,9 @@ def test_packed_state_is_named_in_order():
         (lambda: make_tiny(num_envs=0), ValueError, "num_envs must be >= 1, got 0"),
         (lambda: make_tiny(device="cuda:7"), DeviceError, "device 'cuda:7': torch sees"),
         (lambda: make_tiny(device="gpu"), DeviceError, "unknown device 'gpu'"),
+        (lambda: make_tiny(device="cpu:1"), DeviceError, "'cpu:1' is not supported; known: cpu, cuda"),
+        (lambda: make_tiny(young=5.0e6), ConfigError, "rolling_flat_small: unstable: a pressure wave"),
+        (lambda: rewarped_sim.make("cartpole", friction_spread=0.1), ConfigError, "cartpole: friction_spread = 0.1: "),
         (lambda: make_tiny(storage="disk"), ValueError, "storage must be one of"),
     ],
 )  # fmt: skip

@@ -67,3 +67,15 @@ def test_after_a_cut_the_new_scene_shows_at_once_and_the_old_one_never():
     later = [shutter.open((500 + 10 * k) * MS, lambda number: "new scene") for k in range(1, 30)]
     assert {shot.picture for shot in later if shot is not None} == {"new scene"}
     assert all(shot.taken_ns >= 500 * MS for shot in later if shot is not None)
+
+
+def test_when_the_clock_is_set_back_pictures_go_on():
+    shutter = Shutter(rate_hz=100.0, latency_s=0.02)
+    moments = [k * 10 * MS for k in range(20)]
+    before = watch(shutter, [3600 * NANOSECONDS + now_ns for now_ns in moments])
+    shots = []
+    for now_ns in moments:
+        if (shot := shutter.open(now_ns, lambda number: number)) is not None:
+            shots.append(shot)
+    assert len(shots) == len(before)
+    assert [shot.taken_ns for shot in shots] == [-20 * MS, *(k * 10 * MS for k in range(1, 18))]

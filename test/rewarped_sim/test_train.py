@@ -191,6 +191,7 @@ def test_a_stop_before_the_first_epoch_saves_too(tiny_config, tmp_path):
         ({"algo_options": {"gama": 0.9}}, ConfigError, "unknown setting 'gama'; did you mean 'gamma'"),
         ({"algo_options": {"gamma": 2.0}}, ConfigError, "gamma must be .*, got 2.0"),
         ({"task_options": {"yung": 1.0}}, ConfigError, "unknown setting 'yung'; did you mean 'young'"),
+        ({"task_options": {"young": 5.0e6}}, ConfigError, "rolling_flat_small: unstable: a pressure wave"),
     ],
 )
 def test_bad_input_is_refused_before_anything_is_written(tiny_config, tmp_path, options, error, message):

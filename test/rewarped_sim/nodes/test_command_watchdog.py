@@ -1,3 +1,5 @@
+import math
+
 import pytest
 
 from rewarped_sim.nodes.command_watchdog import CommandWatchdog
@@ -49,6 +51,9 @@ def test_without_a_command_or_a_timeout_nothing_becomes_too_old():
     off = CommandWatchdog(timeout_s=0.0, control_dt_s=DT)
     off.heard()
     assert steps_until_timeout(off) is None
+    endless = CommandWatchdog(timeout_s=math.inf, control_dt_s=DT)
+    endless.heard(lasts_s=1.0)
+    assert steps_until_timeout(endless) is None
     rested = CommandWatchdog(timeout_s=0.05, control_dt_s=DT)
     rested.heard()
     rested.rest()
