@@ -5,14 +5,17 @@ the caller's, since the files mean other laws by theirs.
 """
 
 from collections.abc import Collection
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING
 from xml.etree import ElementTree
 
 from rewarped_sim.engine.articulation.model import ArticulationModel, ContactMaterial
 from rewarped_sim.engine.kinematics import Vec3
+from rewarped_sim.mjcf_findings import mjcf_findings
 from rewarped_sim.newton_model import NewtonModel
 from rewarped_sim.robot_file import IGNORABLE, RobotFile, UnsupportedModelError
+from rewarped_sim.urdf_findings import urdf_findings
 
 if TYPE_CHECKING:
     import newton
@@ -52,7 +55,7 @@ def import_model(
     Raises:
         ImportError: newton is not installed.
         UnsupportedModelError: the file asks for what the engine cannot do.
-        ValueError: the file is neither, or `ignore` names what is not known.
+        ValueError: the file is neither, its numbers or limits are none, or `ignore` names what is not known.
     """
     for feature in ignore:
         if feature not in IGNORABLE:
@@ -75,7 +78,7 @@ def import_model(
 
 def _refuse(file: RobotFile, ignore: Collection[str]) -> None:
     """Raise for all that is neither supported nor ignored; cut out what is ignored."""
-    findings = file.findings()
+    findings = list((mjcf_findings if file.kind == "mjcf" else urdf_findings)(file))
     refused = [finding for finding in findings if finding.feature not in ignore]
     if refused:
         lines = "\n".join(f"  {finding.text} is not supported" for finding in refused)
@@ -96,17 +99,53 @@ def _built(file: RobotFile, floating: bool | None) -> "newton.ModelBuilder":
             "importing MJCF and URDF needs newton, which is not installed: pip install 'rewarped_sim[import]'"
         ) from error
     builder = newton.ModelBuilder()
-    if file.kind == "mjcf":
-        text = ElementTree.tostring(file.root, encoding="unicode")
-        builder.add_mjcf(
-            text, floating=floating, parse_meshes=False, parse_visuals=False, parse_sites=False,
-            skip_equality_constraints=True,
-        )  # fmt: skip
-    else:
-        for visual in list(file.root.iter("visual")):
-            file.remove(visual)
-        builder.add_urdf(ElementTree.tostring(file.root, encoding="unicode"), floating=floating)
+    try:
+        if file.kind == "mjcf":
+            _name_bodies(file)
+            text = ElementTree.tostring(file.root, encoding="unicode")
+            builder.add_mjcf(
+                text, floating=floating, parse_meshes=False, parse_visuals=False, parse_sites=False,
+                skip_equality_constraints=True,
+            )  # fmt: skip
+        else:
+            _prepare_urdf(file)
+            builder.add_urdf(ElementTree.tostring(file.root, encoding="unicode"), floating=floating)
+    except Exception as error:  # of any kind, and none names the file
+        raise UnsupportedModelError(
+            f"{file.path}: newton cannot read it: {type(error).__name__}: {error}"
+        ) from error
     return builder
+
+
+def _name_bodies(file: RobotFile) -> None:
+    """Give a name to every body that has none, since a body with several joints is found again by it."""
+    bodies = list(file.root.iter("body"))
+    taken = {body.get("name") for body in bodies}
+    numbers = count()
+    for body in bodies:
+        if not body.get("name"):
+            body.set("name", next(name for number in numbers if (name := f"body_{number}") not in taken))
+
+
+def _prepare_urdf(file: RobotFile) -> None:
+    """Leave links and joints alone, without what is only seen, with the limits that the format means."""
+    file.root.attrib.pop("xmlns", None)
+    for element in list(file.root):
+        if element.tag not in ("link", "joint"):
+            file.remove(element)
+    for visual in list(file.root.iter("visual")):
+        file.remove(visual)
+    for joint in file.root.findall("joint"):
+        limit = joint.find("limit")
+        if limit is None:
+            continue
+        given = {"lower", "upper"} & set(limit.attrib)
+        if joint.get("type") == "continuous":
+            for name in given:
+                del limit.attrib[name]
+        elif given:
+            for name in {"lower", "upper"} - given:
+                limit.set(name, "0")
 
 
 def _gravity(file: RobotFile) -> Vec3:

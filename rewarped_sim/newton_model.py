@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterable
 from dataclasses import replace
-from itertools import product
+from itertools import count, product
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     import newton
 
 STATIC = "static"
-"""Name of the body with the shapes that a file puts into the world itself."""
+"""What the body with the world's own shapes is called, unless another one is."""
 _UNLIMITED = 1.0e9
 """Newton's infinity is 1e10."""
 _JOINT_KINDS = {"FREE": "free", "FIXED": "fixed", "BALL": "ball", "REVOLUTE": "", "PRISMATIC": "", "D6": ""}
@@ -50,6 +50,13 @@ class NewtonModel:
         self._limit_damping = limit_damping
         self._joint_of = {child: joint for joint, child in enumerate(builder.joint_child)}
         self._names = [self._body_name(body) for body in range(builder.body_count)]
+        self._static = next(name for name in (STATIC + "_" * n for n in count()) if name not in self._names)
+        """Name of the body with the shapes that a file puts into the world itself."""
+        self._excluded = {frozenset(pair) for pair in builder.shape_collision_filter_pairs}
+        # Newton does not know the world by its name.
+        self._apart = [
+            {pair.get("body1"), pair.get("body2")} for pair in file.root.findall("contact/exclude")
+        ]
         self._touching: dict[str, list[int]] = {}
         """Indices of shapes that may touch, per body."""
         self.ground: ContactMaterial | None = None
@@ -63,11 +70,26 @@ class NewtonModel:
         return tuple(
             pair
             for pair in all_body_pairs(self.bodies)
-            if (self_collision or STATIC in pair) and self._may_touch(*pair)
+            if (self._static in pair or (self_collision and not self._joined(*pair)))
+            and self._may_touch(*pair)
         )
 
+    def _joined(self, first: str, second: str) -> bool:
+        """Whether two bodies are neighbours, bodies without joints being one with what they are fixed to."""
+        bodies = {body.name: body for body in self.bodies}
+
+        def whole(name: str) -> str:
+            while name and not bodies[name].joints:
+                name = bodies[name].parent
+            return name
+
+        one, other = whole(first), whole(second)
+        above = {name: whole(bodies[name].parent) if name else None for name in (one, other)}
+        return one == other or above[one] == other or above[other] == one
+
     def _read_bodies(self) -> tuple[Body, ...]:
-        static = (Body(name=STATIC, geoms=self._geoms[STATIC]),) if STATIC in self._geoms else ()
+        geoms = self._geoms.get(self._static)
+        static = (Body(name=self._static, geoms=geoms),) if geoms else ()
         return (*static, *map(self._body, range(len(self._names))))
 
     def _body_name(self, body: int) -> str:
@@ -87,12 +109,12 @@ class NewtonModel:
         builder, joint = self._builder, self._joint_of[body]
         parent = builder.joint_parent[joint]
         joints = self._joints(joint, body)
+        position, quaternion = self._offset(joint)
         if joints and joints[0].kind == "free":
             position, quaternion = _pose(builder.body_q[body])
-        else:
-            position, quaternion = compose(
-                _pose(builder.joint_X_p[joint]), _inverse(_pose(builder.joint_X_c[joint]))
-            )
+            if parent >= 0:
+                position, quaternion = self._fixed_pose(body, parent)
+            parent = -1
         return Body(
             name=self._names[body],
             parent=self._names[parent] if parent >= 0 else "",
@@ -102,6 +124,26 @@ class NewtonModel:
             geoms=self._geoms.get(self._names[body], ()),
             inertia=self._inertia(body),
         )
+
+    def _offset(self, joint: int) -> tuple[np.ndarray, np.ndarray]:
+        """Pose of a joint's child in its parent at joint position zero."""
+        before, after = self._builder.joint_X_p[joint], self._builder.joint_X_c[joint]
+        return compose(_pose(before), _inverse(_pose(after)))
+
+    def _fixed_pose(self, body: int, parent: int) -> tuple[np.ndarray, np.ndarray]:
+        """Pose in the world of a body that floats freely below a link of URDF which only stands for the world."""
+        builder = self._builder
+        pose = self._offset(self._joint_of[body])
+        while parent >= 0:
+            joint = self._joint_of[parent]
+            if builder.joint_type[joint].name != "FIXED":
+                raise UnsupportedModelError(
+                    f"{self._where(body)}: free joint of body {self._names[body]!r} below one that moves,"
+                    f" {self._names[parent]!r}, is not supported"
+                )
+            pose = compose(self._offset(joint), pose)
+            parent = builder.joint_parent[joint]
+        return pose
 
     def _inertia(self, body: int) -> Inertia | None:
         builder = self._builder
@@ -132,7 +174,8 @@ class NewtonModel:
         if kind == "fixed":
             return ()
         if kind == "free":
-            return (Joint(name=names[0], kind="free"),)
+            damping, armature = self._resistance(body)
+            return (Joint(name=names[0], kind="free", damping=damping, armature=armature),)
         anchor, turn = _pose(builder.joint_X_c[joint])
         if kind == "ball":
             return (
@@ -153,6 +196,14 @@ class NewtonModel:
             self._axis_joint(name, kind, anchor, turn, dof + index, coordinate + index)
             for index, (name, kind) in enumerate(zip(names, kinds, strict=True))
         )
+
+    def _resistance(self, body: int) -> tuple[float, float]:
+        """Damping and armature of a body's free joint, which newton drops; only MJCF's `joint` has them."""
+        element = self._file.named("body", self._names[body])
+        joint = element.find("joint") if element is not None else None
+        if joint is None or self._file.attributes(joint).get("type") != "free":
+            return 0.0, 0.0
+        return self._file.numbers(joint, "damping", "0")[0], self._file.numbers(joint, "armature", "0")[0]
 
     def _axis_joint(
         self, name: str, kind: str, anchor: np.ndarray, turn: np.ndarray, dof: int, coordinate: int
@@ -196,23 +247,25 @@ class NewtonModel:
         geoms: dict[str, tuple[Geom, ...]] = {}
         for shape in range(builder.shape_count):
             body = builder.shape_body[shape]
-            name = self._names[body] if body >= 0 else STATIC
+            name = self._names[body] if body >= 0 else self._static
             position, quaternion = _pose(builder.shape_transform[shape])
             material = self._material_of(shape)
             if builder.shape_type[shape].name == "PLANE":
                 self._add_plane(shape, name, position, quaternion, material)
             elif (kind := builder.shape_type[shape].name.lower()) in GEOM_SIZES:
+                touches = self._touches(shape)
                 geom = Geom(
                     kind=kind,
                     size=tuple(float(size) for size in builder.shape_scale[shape][: GEOM_SIZES[kind]]),
                     position=_vec3(position),
                     quaternion=_quaternion(quaternion),
                     density=0.0,
-                    contact=material,
+                    contact=material if touches else None,
                     color=_vec3(builder.shape_color[shape]),
                 )
                 geoms[name] = (*geoms.get(name, ()), geom)
-                self._touching.setdefault(name, []).append(shape)
+                if touches:
+                    self._touching.setdefault(name, []).append(shape)
         return geoms
 
     def _material_of(self, shape: int) -> ContactMaterial:
@@ -224,7 +277,7 @@ class NewtonModel:
         self, shape: int, body: str, position: np.ndarray, quaternion: np.ndarray, material: ContactMaterial
     ) -> None:
         normal = rotation_matrix(_quaternion(quaternion))[:, 2]
-        if body != STATIC or abs(position[2]) > 1e-6 or normal[2] < 1.0 - 1e-6:
+        if body != self._static or abs(position[2]) > 1e-6 or normal[2] < 1.0 - 1e-6:
             label = self._builder.shape_label[shape].rpartition("/")[2]
             element = self._file.named("geom", label)
             where = self._file.where(element) if element is not None else self._file.path
@@ -234,17 +287,28 @@ class NewtonModel:
             )
         self.ground = material
 
+    def _touches(self, shape: int) -> bool:
+        """Whether a shape touches anything in its file; a file without a ground says nothing of one."""
+        shapes = range(self._builder.shape_count)
+        if all(self._builder.shape_type[other].name != "PLANE" for other in shapes):
+            return True
+        return any(self._let_touch(shape, other) for other in shapes if other != shape)
+
     def _may_touch(self, first: str, second: str) -> bool:
+        pairs = product(self._touching.get(first, ()), self._touching.get(second, ()))
+        return any(self._let_touch(a, b) for a, b in pairs)
+
+    def _let_touch(self, a: int, b: int) -> bool:
+        """Whether the masks and exclusions of the file let two shapes touch."""
+        bodies = [self._builder.shape_body[shape] for shape in (a, b)]
+        names = {self._names[body] if body >= 0 else "world" for body in bodies}
+        if frozenset((a, b)) in self._excluded or names in self._apart:
+            return False
         masks = self._builder.custom_attributes
         kinds, affinities = (
             masks[name].values if name in masks else {} for name in ("mujoco:contype", "mujoco:conaffinity")
         )
-        excluded = {frozenset(pair) for pair in self._builder.shape_collision_filter_pairs}
-        return any(
-            frozenset((a, b)) not in excluded
-            and kinds.get(a, 1) & affinities.get(b, 1) | kinds.get(b, 1) & affinities.get(a, 1)
-            for a, b in product(self._touching.get(first, ()), self._touching.get(second, ()))
-        )
+        return bool(kinds.get(a, 1) & affinities.get(b, 1) | kinds.get(b, 1) & affinities.get(a, 1))
 
     def _where(self, body: int) -> str:
         element = self._file.named("body" if self._file.kind == "mjcf" else "link", self._names[body])

@@ -131,6 +131,30 @@ def test_an_mjcf_file_moves_as_in_mujoco(write):
     assert_accelerations_agree(model, theirs, offset, np.random.default_rng(0))
 
 
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        # The outermost class may be named, in several sections, and asked for where another one holds.
+        ("<default>", '<default class="main"><joint pos="0 0 0.2"/></default><default class="main">'),
+        ('<geom type="sphere" size="0.03"/>', '<geom type="sphere" size="0.03" class="main"/>'),
+        # A free joint has what a class gives to all joints.
+        ('<freejoint name="root"/>', '<joint name="root" type="free"/>'),
+        # Names are not needed, not even of a body with several joints.
+        ('<body name="upper"', "<body"),
+    ],
+)
+def test_defaults_and_names_are_those_of_mujoco(write, old, new):
+    assert old in ARM
+    path = write(ARM.replace(old, new, 1))
+    model = import_model(path, limit_stiffness=0.0, limit_damping=0.0)
+    theirs = mujoco.MjModel.from_xml_path(str(path))
+    theirs.opt.disableflags |= mujoco.mjtDisableBit.mjDSBL_CONTACT | mujoco.mjtDisableBit.mjDSBL_LIMIT
+    assert [theirs.joint(index).name for index in range(theirs.njnt)] == model.joint_names
+    offset = np.zeros(theirs.nq)
+    offset[theirs.joint("roll").qposadr] = np.radians(15.0)
+    assert_accelerations_agree(model, theirs, offset, np.random.default_rng(3))
+
+
 def test_a_urdf_file_moves_as_in_mujoco(write):
     path = write(CART_POLE, "cart_pole.urdf")
     model = import_model(path)
@@ -158,7 +182,8 @@ def test_an_imported_model_can_be_simulated(write):
     masses = [link.mass for link in tree.link_mass if link.mass > 0.0]
     theirs = mujoco.MjModel.from_xml_string(ARM)
     assert sum(masses) == pytest.approx(theirs.body_mass.sum(), rel=1e-6)
-    assert len(tree.ground_points()) == 1 + 2 + 8 + 1 + 2
+    # Not those of the finger: its masks keep it from the ground.
+    assert len(tree.ground_points()) == 1 + 2 + 8 + 1
 
 
 def test_joints_keep_limits_springs_and_drives(write):
@@ -206,6 +231,25 @@ def test_what_touches_is_what_the_file_lets_touch(write):
     assert trunk.inertia.mass > 500.0 * 4.0 / 3.0 * np.pi * 0.2**3  # with the cylinder that only is seen
     others = import_model(write(ARM), self_collision=False).contact_pairs
     assert {"static"} == {pair[0] for pair in others}
+
+
+def test_a_shape_that_its_file_keeps_from_all_others_touches_nothing(write):
+    model = import_model(write(ARM), self_collision=True)
+    touching = {body.name: [geom.contact is not None for geom in body.geoms] for body in model.bodies}
+    assert touching["finger"] == [False]
+    assert touching["trunk"] == [True]
+    path = write(
+        ARM.replace('<exclude body1="trunk" body2="lower"/>', '<exclude body1="world" body2="trunk"/>')
+    )
+    pairs = import_model(path).contact_pairs
+    assert ("static", "lower") in pairs
+    assert ("static", "trunk") not in pairs
+
+
+def test_a_body_may_have_the_name_of_what_is_static(write):
+    model = import_model(write(ARM.replace('name="lower"', 'name="static"').replace('"lower"', '"static"')))
+    assert model.bodies[0].name == "static_"
+    assert ("static_", "static") in model.contact_pairs
 
 
 def test_a_urdf_robot_may_float_over_a_ground(write):
