@@ -80,14 +80,14 @@ def open_run_folder(config: TrainConfig) -> RunFolder:
     A fresh start never takes the folder of an earlier run: the default one is numbered, a chosen one refused.
     Raises ConfigError when there is nothing to resume, the folder is taken or in use, or it cannot be written.
     """
-    path = Path(config.out_dir).expanduser() if config.out_dir else _unused_folder(config)
-    if config.resume and not _can_resume(path):
-        raise ConfigError(f"out_dir {path} {_NOT_A_RUN}; nothing to resume")
-    if not config.resume and (path / CONFIG_FILE).is_file():
-        raise ConfigError(
-            f"out_dir {path} holds an earlier run; continue it with resume, or choose another folder"
-        )
+    path = _with_home(config.out_dir) if config.out_dir else _unused_folder(config)
     try:
+        if config.resume and not _can_resume(path):
+            raise ConfigError(f"out_dir {path} {_NOT_A_RUN}; nothing to resume")
+        if not config.resume and (path / CONFIG_FILE).is_file():
+            raise ConfigError(
+                f"out_dir {path} holds an earlier run; continue it with resume, or choose another folder"
+            )
         path.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=path):
             pass
@@ -118,12 +118,19 @@ def find_run(config: TrainConfig, resume: str) -> tuple[Path, Path | None]:
 
     Returns the folder, and the checkpoint where one is named. Raises ConfigError when there is none.
     """
+    try:
+        return _found_run(config, resume)
+    except OSError as error:
+        raise ConfigError(f"resume: {error.filename} cannot be read: {error.strerror}") from error
+
+
+def _found_run(config: TrainConfig, resume: str) -> tuple[Path, Path | None]:
     if resume.lower() not in ("true", "latest"):
-        path = Path(resume).expanduser().absolute()
+        path = _with_home(resume).absolute()
         if path.is_file():
             return _run_of_checkpoint(path), path
     elif config.out_dir:
-        path = Path(config.out_dir).expanduser().absolute()
+        path = _with_home(config.out_dir).absolute()
     else:
         path = _newest_run(_default_folder(config).absolute())
     if not _can_resume(path):
@@ -132,6 +139,13 @@ def find_run(config: TrainConfig, resume: str) -> tuple[Path, Path | None]:
 
 
 _NOT_A_RUN = f"is not the folder of a run (no {CONFIG_FILE} in it)"
+
+
+def _with_home(path: str) -> Path:
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        raise ConfigError(f"{path}: there is no such user's home folder") from error
 
 
 def _can_resume(path: Path) -> bool:

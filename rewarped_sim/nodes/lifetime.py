@@ -10,6 +10,9 @@ from contextlib import contextmanager
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 
+LAST_ANSWERS = 20
+"""Callbacks that a node which ends still answers, of those that wait: a goal's result takes three to leave."""
+
 
 def on_stop_signal(react: Callable[[], None]) -> None:
     """Call `react` on every SIGINT and SIGTERM, in place of what Python and rclpy do.
@@ -31,6 +34,7 @@ def ignore_stop_signals() -> None:
 def spinning(node: Node) -> Iterator[None]:
     """Answer the node's callbacks from a second thread; on leaving, end the thread, then the node.
 
+    A callback that fails is logged, and the next one answered: else nobody would hear the node for the rest of a run.
     A thread that still spins while Python exits would abort the process.
     """
     executor = SingleThreadedExecutor()
@@ -39,7 +43,16 @@ def spinning(node: Node) -> Iterator[None]:
 
     def spin() -> None:
         while not over.is_set():
-            executor.spin_once(timeout_sec=0.1)
+            spin_once(timeout_s=0.1)
+        for _ in range(LAST_ANSWERS):
+            spin_once(timeout_s=0.0)
+
+    def spin_once(timeout_s: float) -> None:
+        try:
+            executor.spin_once(timeout_sec=timeout_s)
+        except Exception as error:
+            node.get_logger().error(f"a callback failed: {type(error).__name__}: {error}")
+            over.wait(0.1)  # what fails again and again leaves time for the simulation
 
     thread = threading.Thread(target=spin, name="executor")
     thread.start()

@@ -70,16 +70,19 @@ PARAMS = (
     Param("publish_rate_hz", 10.0, "Rate of ~/particles and ~/shapes, while somebody subscribes [Hz]."),
     Param("wait_for_goal", False, "Train for each goal of ~/train, until stopped, instead of once at start."),
 )
+MAX_PUBLISH_RATE_HZ = 1000.0
+"""A timer without a period would take a core from the training."""
 LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 NEWEST_BEST_EFFORT = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
 
 
 @dataclass(frozen=True)
 class Job:
-    """A goal that was accepted, and where its result goes."""
+    """A goal that was accepted, where its result goes, and the switches of its run."""
 
     goal: ServerGoalHandle
     result: Future
+    control: RunControl
 
 
 class TrainNode(Node):
@@ -89,9 +92,10 @@ class TrainNode(Node):
         """Declare parameters and offer everything; training starts elsewhere. Raises ParameterError."""
         super().__init__("train_node", automatically_declare_parameters_from_overrides=True)
         self.params = declare_params(self, PARAMS)
-        if self.params["publish_rate_hz"] <= 0.0:
+        if not 0.0 < self.params["publish_rate_hz"] <= MAX_PUBLISH_RATE_HZ:
             raise ParameterError(
-                f"parameter publish_rate_hz: must be > 0, got {self.params['publish_rate_hz']}"
+                f"parameter publish_rate_hz: must be > 0 and at most {MAX_PUBLISH_RATE_HZ:g}, "
+                f"got {self.params['publish_rate_hz']}"
             )
         self.control = RunControl()
         # no SimpleQueue: where a signal's handler outlasts the timeout of its `get`, that waits for ever
@@ -139,18 +143,23 @@ class TrainNode(Node):
             self._scene_wanted.clear()
             self._scene = env.scene(0)
 
-    def begin(self, job: Job | None) -> RunControl:
-        """Make the switches of a new run the ones that services turn."""
-        self.control = RunControl()
-        self._goal = job.goal if job else None
+    def begin(self, job: Job) -> None:
+        """Show a goal's run from now on."""
+        self._goal = job.goal
         self._color_range_m = None
-        return self.control
 
     def end(self, job: Job, result: Train.Result) -> None:
         """Answer a goal and accept the next one."""
         self._goal = None
         job.result.set_result(result)
         self._accepting = True
+
+    def end_all(self) -> None:
+        """Accept no more goals, and answer those that nobody will train for."""
+        self._accepting = False
+        while not self.jobs.empty():
+            stopped = Train.Result(success=False, message="the node was stopped")
+            self.jobs.get().result.set_result(stopped)
 
     # ---- from the executor's thread ------------------------------------------------------------------------
 
@@ -175,10 +184,20 @@ class TrainNode(Node):
             self._diagnostics_publisher.publish(messages.diagnostics_message(name, self._status, stamp))
 
     def _on_pause(self, request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
+        if not self._has_epochs_left():
+            response.success, response.message = False, "no run is training now"
+            return response
         (self.control.paused.set if request.data else self.control.paused.clear)()
         response.success = True
         response.message = "pausing after this epoch" if request.data else "training"
         return response
+
+    def _has_epochs_left(self) -> bool:
+        """Whether a run can pause, as far as is known: it is about to begin, or has not come to its results."""
+        status = self._status
+        if self._accepting:
+            return False
+        return status is None or status.state in (RunState.STARTING, RunState.TRAINING, RunState.PAUSED)
 
     async def _on_checkpoint(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
         return await self._ask("checkpoint", response)
@@ -202,7 +221,7 @@ class TrainNode(Node):
     def _on_goal(self, goal: Train.Goal) -> GoalResponse:
         try:
             config_of_goal(goal)
-        except BAD_INPUT as error:
+        except Exception as error:  # whatever it was, the goal must be answered
             self.get_logger().error(f"goal rejected: {error}")
             return GoalResponse.REJECT
         if not self._accepting:
@@ -216,7 +235,9 @@ class TrainNode(Node):
         return CancelResponse.ACCEPT
 
     async def _on_accepted(self, goal: ServerGoalHandle) -> Train.Result:
-        job = Job(goal, Future(executor=self.executor))
+        job = Job(goal, Future(executor=self.executor), RunControl())
+        # Here and not where the run begins: this thread hears of a cancellation, too, and after this.
+        self.control, self._status = job.control, None
         self.jobs.put(job)
         result: Any = await job.result
         if goal.is_cancel_requested:
@@ -285,15 +306,17 @@ def _serve_goals(node: TrainNode, quit_: threading.Event) -> int:
             job = node.jobs.get(timeout=0.1)
         except queue.Empty:
             continue
-        control = node.begin(job)
+        node.begin(job)
         if quit_.is_set():
-            control.stop.set()
+            job.control.stop.set()
         try:
-            result = result_message(train(config_of_goal(job.goal.request), observer=node, control=control))
+            config = config_of_goal(job.goal.request)
+            result = result_message(train(config, observer=node, control=job.control))
         except Exception as error:  # whatever it was, the goal must be answered
             node.get_logger().error(f"{type(error).__name__}: {error}")
             result = Train.Result(success=False, message=f"{type(error).__name__}: {error}")
         node.end(job, result)
+    node.end_all()
     return 0
 
 

@@ -111,6 +111,10 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path):
     write(tmp_path / "file", "not a folder")
     with pytest.raises(ConfigError, match=r"out_dir .*file.run cannot be written"):
         open_run_folder(read_train_config({"out_dir": str(tmp_path / "file" / "run")}))
+    with pytest.raises(ConfigError, match=r"out_dir .*x cannot be written: File name too long"):
+        open_run_folder(read_train_config({"out_dir": "x" * 300}))
+    with pytest.raises(ConfigError, match="there is no such user's home folder"):
+        open_run_folder(read_train_config({"out_dir": "~no_such_user/run"}))
 
 
 @pytest.mark.parametrize("word", ["true", "latest", "True"])
@@ -137,6 +141,9 @@ def test_without_resume_a_run_starts_afresh(word):
         ("true", "", "no earlier run under"),
         ("true", "elsewhere", "elsewhere is not the folder of a run"),
         ("elsewhere", "", "elsewhere is not the folder of a run"),
+        ("~no_such_user/run", "", "~no_such_user/run: there is no such user's home folder"),
+        ("true", "~no_such_user/run", "~no_such_user/run: there is no such user's home folder"),
+        ("x" * 300, "", "resume: .*x cannot be read: File name too long"),
         (
             "a_file",
             "",

@@ -3,6 +3,7 @@ import time
 
 import numpy as np
 import pytest
+from action_msgs.msg import GoalStatus
 from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.action import ActionClient
 from rclpy.qos import QoSProfile, ReliabilityPolicy
@@ -120,6 +121,39 @@ def test_it_trains_for_goals_one_at_a_time(start, probe, tiny_config, tmp_path):
     assert process.wait() == 0
 
 
+def test_a_goal_whose_paths_cannot_be_followed_is_refused_and_the_node_goes_on_listening(start, probe):
+    process = start(MODULE, wait_for_goal="true")
+    client = ActionClient(probe.node, Train, "/train_node/train")
+    probe.wait_for(client.server_is_ready, "the action server")
+    for resume, reason in (
+        ("~no_such_user/run", "~no_such_user/run: there is no such user's home folder"),
+        ("x" * 300, "cannot be read: File name too long"),
+    ):
+        future = client.send_goal_async(Train.Goal(resume=resume))
+        probe.wait_for(future.done, "the answer to a goal")
+        assert not future.result().accepted
+        assert reason in process.log
+    answer = probe.call(SetBool, "/train_node/pause", SetBool.Request(data=True))
+    assert (answer.success, answer.message) == (False, "no run is training now")
+
+
+def test_a_stopped_node_still_answers_its_goal(start, probe, tiny_config, tmp_path):
+    process = start(MODULE, wait_for_goal="true")
+    client = ActionClient(probe.node, Train, "/train_node/train")
+    probe.wait_for(client.server_is_ready, "the action server")
+    probe.listen(TrainingStatus, "/train_node/status")
+    goal = Train.Goal(config=tiny_config, out_dir=str(tmp_path / "run"), epochs=100_000)
+    future = client.send_goal_async(goal)
+    probe.wait_for(future.done, "the answer to a goal")
+    outcome = future.result().get_result_async()
+    probe.wait_for_message("/train_node/status", lambda status: status.epoch >= 1)
+    process.send(signal.SIGINT)
+    probe.wait_for(outcome.done, "the result")
+    assert outcome.result().status == GoalStatus.STATUS_ABORTED
+    assert outcome.result().result.checkpoint.startswith(str(tmp_path / "run" / "checkpoints"))
+    assert process.wait() == 0
+
+
 @pytest.mark.parametrize(
     ("parameters", "code", "message"),
     [
@@ -127,6 +161,7 @@ def test_it_trains_for_goals_one_at_a_time(start, probe, tiny_config, tmp_path):
         ({"epoch": 3}, 2, "unknown parameter 'epoch'; did you mean 'epochs'"),
         ({"epochs": "many"}, 2, "parameter epochs: expected a whole number, got 'many'"),
         ({"publish_rate_hz": 0}, 2, "parameter publish_rate_hz: must be > 0"),
+        ({"publish_rate_hz": ".nan"}, 2, "parameter publish_rate_hz: must be > 0 and at most 1000, got nan"),
         ({"device": "cuda:99"}, 3, "device 'cuda:99'"),
         ({"out_dir": "/proc/run"}, 2, "out_dir /proc/run cannot be written"),
         ({"resume": "true"}, 2, "no earlier run under"),
