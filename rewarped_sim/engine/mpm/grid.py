@@ -104,7 +104,7 @@ def grid_functions(scalars: Scalars) -> SimpleNamespace:
 
 @cache
 def grid_kernels(scalars: Scalars, coupled: bool) -> SimpleNamespace:
-    """Build `begin`, `cull`, `update`, `restore` and `update_adj`; all but the first sweep a substep's blocks.
+    """Build `begin`, `cull`, `update`, and `begin_adj`, `restore`, `update_adj`; but for `begin...` they sweep blocks.
 
     coupled: whether bodies are there to be pushed back; see `bodies`. The structs that the kernels take, and two of
     their functions, come along.
@@ -362,6 +362,22 @@ def grid_kernels(scalars: Scalars, coupled: bool) -> SimpleNamespace:
             velocity_out[at] = vec4(v[0], v[1], v[2], real(0.0))
 
     @wp.kernel(enable_backward=False, module="unique")
+    def begin_adj(
+        grid: Grid,
+        first_env: int,
+        nodes_per_env: int,
+        slot: wp.array(dtype=int),
+        starts: wp.array2d(dtype=int),
+        # out
+        adjoint_out: wp.array(dtype=vec4),
+    ):
+        # No `restore` cleans blocks that found no place in the list, and a reset env shall pass no gradient.
+        env = first_env + wp.tid()
+        if starts[slot[0], grid.num_substeps] > grid.pool:
+            for node in range(nodes_per_env):
+                adjoint_out[env * nodes_per_env + node] = vec4()
+
+    @wp.kernel(enable_backward=False, module="unique")
     def restore(
         grid: Grid,
         shapes: Shapes,
@@ -498,6 +514,7 @@ def grid_kernels(scalars: Scalars, coupled: bool) -> SimpleNamespace:
         begin=begin,
         cull=cull,
         update=update,
+        begin_adj=begin_adj,
         restore=restore,
         update_adj=update_adj,
     )

@@ -18,7 +18,7 @@ MAX_CFL = 0.5
 """Largest share of a cell that a pressure wave may cross in a substep."""
 
 MAX_SPRING_RATE = 0.5
-"""Largest share of a spring's own time scale that a substep may take."""
+"""Largest share of the own time scale of a spring, or of a body's contact with the floor, that a substep may take."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,6 +106,8 @@ class MpmModel:
                     f"body {body.name!r}: mass {body.mass:g} kg is too small: the particles in the cell around it may "
                     f"weigh {layer:.2g} kg, and the explicit exchange of momentum is unstable below half of that"
                 )
+            where = f"floor contact of body {body.name!r}"
+            self._check_rate(where, body.floor_stiffness, body.floor_damping, body.mass)
         for spring in self.springs:
             where = f"spring of body {spring.body}"
             if not 0 <= spring.body < len(self.bodies):
@@ -114,13 +116,15 @@ class MpmModel:
                 raise ValueError(
                     f"{where}: there is no joint {spring.joint}; joints: {len(self.tool.joints)}"
                 )
-            mass = self.bodies[spring.body].mass
-            rate = self.dt_s * (math.sqrt(spring.stiffness / mass) + spring.damping / mass)
-            if rate > MAX_SPRING_RATE:
-                raise ValueError(
-                    f"{where}: too stiff for dt_s = {self.dt_s:g} s: dt (sqrt(k / m) + c / m) = {rate:.2g}, at most "
-                    f"{MAX_SPRING_RATE}"
-                )
+            self._check_rate(where, spring.stiffness, spring.damping, self.bodies[spring.body].mass)
+
+    def _check_rate(self, where: str, stiffness: float, damping: float, mass: float) -> None:
+        rate = self.dt_s * (math.sqrt(stiffness / mass) + damping / mass)
+        if rate > MAX_SPRING_RATE:
+            raise ValueError(
+                f"{where}: too stiff for dt_s = {self.dt_s:g} s: dt (sqrt(k / m) + c / m) = {rate:.2g}, at most "
+                f"{MAX_SPRING_RATE}"
+            )
 
     @property
     def num_shapes(self) -> int:

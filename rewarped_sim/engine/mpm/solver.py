@@ -302,6 +302,11 @@ class MpmSolver:
                 poses.force, poses.torque, poses.anchor_bar,
             ],
         )  # fmt: skip
+        self._launch(
+            nodes.begin_adj,
+            shard.num_envs,
+            [grid, shard.first_env, self.model.grid_size**3, self.slot, shard.starts, self._node_bar],
+        )
         bodies = _BodyLaunches(self, shard) if self.model.bodies else None
         if bodies:
             bodies.place(0, substeps)

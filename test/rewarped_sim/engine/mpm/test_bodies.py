@@ -375,6 +375,10 @@ def test_a_body_that_cannot_be_simulated_is_refused_with_the_reason():
     stiff = Spring(body=0, joint=-1, anchor=(0.5, 0.5, 0.5), stiffness=1e7)
     with pytest.raises(ValueError, match=r"spring of body 0: too stiff for dt_s = 0\.0001 s"):
         make_model(bodies=(BRICK,), springs=(stiff,))
+    for law in ({"floor_stiffness": 4e6}, {"floor_damping": 300.0}):
+        hard = Body(name="hard", mass=0.01, inertia=FREE, shapes=shapes, **law)
+        with pytest.raises(ValueError, match="floor contact of body 'hard': too stiff for dt_s"):
+            make_model(bodies=(hard,))
     with pytest.raises(ValueError, match="spring of body 1: there is no such body; bodies: 1"):
         make_model(bodies=(BRICK,), springs=(SPRINGS[1],))
 

@@ -369,6 +369,20 @@ def test_a_full_block_pool_is_told_of_even_if_its_slot_ran_again():
     run_forward(solver, state, q, dq)  # told once
 
 
+def test_an_env_that_found_the_pool_full_passes_no_gradient():
+    model = make_model(max_blocks=30)
+    rng, state, q, dq, result_bar = inputs(73, model)
+    solver = make_solver(model, scalars=FLOAT32)
+    run_forward(solver, state, q, dq)
+    run_backward(solver, result_bar)  # leaves adjoints on the nodes
+    state[..., 0:3] = rng.uniform(0.25, 0.75, state[..., 0:3].shape)
+    solver.state.numpy()[0] = state.reshape(-1)
+    solver.forward(0)
+    assert solver.faults.numpy()[0, CROWDED] == 1
+    for bar in run_backward(solver, np.zeros_like(result_bar)):
+        assert (bar == 0.0).all()
+
+
 def test_more_envs_than_a_block_can_name_are_refused():
     with pytest.raises(ValueError, match=r"num_envs must be in \[1, 8192\], got 8193"):
         make_solver(make_model(), num_envs=8193)
