@@ -61,6 +61,8 @@ class Env:
     ) -> None:
         if num_envs < 1:
             raise ValueError(f"num_envs must be >= 1, got {num_envs}")
+        if num_threads is not None and num_threads < 1:
+            raise ValueError(f"num_threads must be >= 1, got {num_threads}")
         self.task = task
         self.num_envs = num_envs
         self.first_env = first_env

@@ -83,7 +83,7 @@ def lines_mesh(lines: SceneLines, *, sides: int = 8) -> Mesh:
     # Any vector that is not parallel to the line serves to find two across it.
     other = np.eye(3, dtype=np.float32)[np.abs(along).argmin(axis=1)]
     u = np.cross(along, other)
-    u /= np.linalg.norm(u, axis=1, keepdims=True)
+    u /= np.maximum(np.linalg.norm(u, axis=1, keepdims=True), 1e-12)
     v = np.cross(along, u)
     angle = np.linspace(0, 2 * np.pi, sides, endpoint=False, dtype=np.float32)
     around = u[:, None] * np.cos(angle)[:, None] + v[:, None] * np.sin(angle)[:, None]

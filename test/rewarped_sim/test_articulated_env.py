@@ -186,6 +186,12 @@ def test_materials_are_refused_where_there_are_none():
         make(material_spread=0.2)
 
 
+@pytest.mark.parametrize("count", [0, -1])
+def test_a_number_of_threads_that_is_none_is_refused(count):
+    with pytest.raises(ValueError, match=f"num_threads must be >= 1, got {count}"):
+        make(num_threads=count)
+
+
 def test_materials_given_to_a_robot_are_refused_by_name():
     env = make()
     env.materials = torch.zeros(2, 1, 8)

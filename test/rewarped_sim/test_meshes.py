@@ -132,6 +132,16 @@ def test_a_line_is_a_tube_around_it():
         assert np.einsum("ij,ikj->ik", flat, normals).min() > 0.0  # seen counter-clockwise from outside
 
 
+def test_a_line_without_length_is_drawn_as_nothing():
+    at = np.array([[0.1, 0.2, 0.3], [0.0, 0.0, 0.0]], np.float32)
+    ends = np.array([[0.1, 0.2, 0.3], [0.0, 0.0, 1.0]], np.float32)
+    mesh = lines_mesh(SceneLines(name="strings", starts=at, ends=ends, colors=np.zeros((2, 3)), radius=0.01))
+    first = len(mesh.vertices) // 2
+    np.testing.assert_allclose(mesh.vertices[:first], np.repeat(at[:1], first, axis=0), atol=1e-7)
+    assert np.isfinite(mesh.vertices).all()
+    assert np.isfinite(mesh.normals).all()
+
+
 def test_joined_meshes_keep_their_own_corners():
     parts = [
         shape_mesh(shape("box", (0.1, 0.2, 0.3))),

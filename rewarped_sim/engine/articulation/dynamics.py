@@ -8,7 +8,7 @@ r is affine in q'', so q'' = -H^-1 r(q, q', 0) with the mass matrix H. ID is the
 (Featherstone, Rigid Body Dynamics Algorithms, 2008, table 5.1), H comes from composite rigid bodies (table 6.2) and is
 factored as L^T D L along the branches of the tree (table 6.3), without fill-in. Joint springs, dampers and drives are
 linearly implicit ("stable PD", Tan et al. 2011): they see q + h (q' + h q'') and q' + h q'', which adds to the diagonal
-of H only. Then q' += h q'', q += h q'.
+of H only; but the springs of ball joints see q, since theirs would fill it. Then q' += h q'', q += h q'.
 
 Backward needs no adjoint of the factorisation: where r vanishes, an adjoint b of q'' passes on as that of r at fixed
 q'', seeded with -H^-1 b (implicit function theorem; Carpentier and Mansard, RSS 2018). The residual is a sequence of

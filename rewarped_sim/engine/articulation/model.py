@@ -45,7 +45,8 @@ class Joint:
     limit_damping: float = 0.0
     """Acts while the limit is violated [N m s/rad or N s/m]."""
     stiffness: float = 0.0
-    """Of a spring towards `rest` [N m/rad or N/m]. In a ball joint it pulls the quaternion's vector part to zero."""
+    """Of a spring towards `rest` [N m/rad or N/m]. In a ball joint it pulls the quaternion to (0, 0, 0, 1), with half
+    of the torque per angle, and explicitly: keep dt^2 stiffness well below the inertia. Start there with w > 0."""
     rest: float = 0.0
     """Position at which the spring of a hinge or slide is at rest [rad or m]."""
     damping: float = 0.0
@@ -59,6 +60,7 @@ class Joint:
 
     def __post_init__(self) -> None:
         where = f"joint {self.name!r}"
+        _check_finite(where, axis=self.axis, position=self.position, rest=self.rest)
         if self.kind not in JOINT_KINDS:
             raise ValueError(f"{where}: kind must be one of {list(JOINT_KINDS)}, got {self.kind!r}")
         if not math.hypot(*self.axis) > 0.0:
@@ -76,8 +78,8 @@ class Joint:
             "limit_stiffness", "limit_damping", "stiffness", "damping", "armature", "drive_stiffness",
             "drive_damping",
         ):  # fmt: skip
-            if not getattr(self, name) >= 0.0:
-                raise ValueError(f"{where}: {name} must be >= 0, got {getattr(self, name)}")
+            if not 0.0 <= getattr(self, name) < math.inf:
+                raise ValueError(f"{where}: {name} must be >= 0 and finite, got {getattr(self, name)}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,8 +97,10 @@ class ContactMaterial:
 
     def __post_init__(self) -> None:
         for name in ("stiffness", "damping", "friction_stiffness", "friction"):
-            if not getattr(self, name) >= 0.0:
-                raise ValueError(f"contact material: {name} must be >= 0, got {getattr(self, name)}")
+            if not 0.0 <= getattr(self, name) < math.inf:
+                raise ValueError(
+                    f"contact material: {name} must be >= 0 and finite, got {getattr(self, name)}"
+                )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,10 +124,12 @@ class Geom:
     def __post_init__(self) -> None:
         if self.kind not in GEOM_SIZES:
             raise ValueError(f"geom: kind must be one of {list(GEOM_SIZES)}, got {self.kind!r}")
-        if len(self.size) != GEOM_SIZES[self.kind] or not min(self.size) > 0.0:
-            raise ValueError(f"geom: a {self.kind} has {GEOM_SIZES[self.kind]} sizes > 0, got {self.size}")
-        if not self.density >= 0.0:
-            raise ValueError(f"geom: density must be >= 0, got {self.density}")
+        sizes = GEOM_SIZES[self.kind]
+        if len(self.size) != sizes or not all(0.0 < size < math.inf for size in self.size):
+            raise ValueError(f"geom: a {self.kind} has {sizes} finite sizes > 0, got {self.size}")
+        if not 0.0 <= self.density < math.inf:
+            raise ValueError(f"geom: density must be >= 0 and finite, got {self.density}")
+        _check_pose("geom", self.position, self.quaternion)
 
 
 def capsule_between(start: Vec3, end: Vec3, radius: float, **others: object) -> Geom:
@@ -157,8 +163,9 @@ class Inertia:
     """Inertia about the centre of mass, in the axes of the body's frame [kg m^2]; symmetric."""
 
     def __post_init__(self) -> None:
-        if not self.mass > 0.0:
-            raise ValueError(f"inertia: mass must be > 0, got {self.mass}")
+        if not 0.0 < self.mass < math.inf:
+            raise ValueError(f"inertia: mass must be > 0 and finite, got {self.mass}")
+        _check_finite("inertia", position=self.position)
         matrix = np.asarray(self.matrix, float)
         if matrix.shape != (3, 3) or not np.allclose(matrix, matrix.T):
             raise ValueError(f"inertia: matrix must be symmetric 3x3, got {self.matrix}")
@@ -184,6 +191,9 @@ class Body:
     """None: from the shapes' densities."""
 
     def __post_init__(self) -> None:
+        if self.name == _WORLD:
+            raise ValueError("body names must not be empty: that is the world")
+        _check_pose(f"body {self.name!r}", self.position, self.quaternion)
         free = [joint for joint in self.joints if joint.kind == "free"]
         if free and (len(self.joints) > 1 or self.parent != _WORLD):
             raise ValueError(
@@ -259,10 +269,17 @@ class ArticulationModel:
                     raise ValueError(f"contact_pairs: no body {name!r}; known: {names}")
             if first == second:
                 raise ValueError(f"contact_pairs: body {first!r} cannot touch itself")
+        pairs = [frozenset(pair) for pair in self.contact_pairs]
+        if len(set(pairs)) < len(pairs):
+            first, second = next(pair for pair in self.contact_pairs if pairs.count(frozenset(pair)) > 1)
+            raise ValueError(
+                f"contact_pairs: {first!r} and {second!r} twice, which would double their forces"
+            )
         for muscle in self.muscles:
             for point in muscle.points:
                 if point.body not in names:
                     raise ValueError(f"muscle {muscle.name!r}: no body {point.body!r}; known: {names}")
+        _check_finite("model", gravity=self.gravity, control_dt_s=self.control_dt_s)
         if not self.control_dt_s > 0.0:
             raise ValueError(f"control_dt_s must be > 0, got {self.control_dt_s}")
         if self.num_substeps < 1:
@@ -336,3 +353,15 @@ def all_body_pairs(bodies: Iterable[Body]) -> tuple[tuple[str, str], ...]:
 def _normalized(q: tuple[float, float, float, float]) -> Quaternion:
     length = math.hypot(*q)
     return tuple(float(value) / length for value in q)  # type: ignore[return-value]
+
+
+def _check_finite(where: str, **values: float | Vec3 | Quaternion) -> None:
+    for name, value in values.items():
+        if not np.isfinite(value).all():
+            raise ValueError(f"{where}: {name} must be finite, got {value}")
+
+
+def _check_pose(where: str, position: Vec3, quaternion: Quaternion) -> None:
+    _check_finite(where, position=position, quaternion=quaternion)
+    if not math.hypot(*quaternion) > 0.0:
+        raise ValueError(f"{where}: quaternion must not be zero, got {quaternion}")
