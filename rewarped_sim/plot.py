@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+
+from sapo_learner.atomic_file import write_atomically
 
 
 def write_learning_curve(
@@ -22,7 +25,7 @@ def write_learning_curve(
     """Plot episode returns while training over env steps, beside do-nothing and the policy that the run leaves.
 
     Epochs without a finished episode carry NaN and leave no point. do_nothing, final: mean returns on the
-    evaluation's starts, or None where there is none.
+    evaluation's starts, or None where there is none. Raises OSError; `path` is then what it was before.
     """
     x, y = np.asarray(env_steps, float), np.asarray(returns, float)
     known = np.isfinite(y)
@@ -41,4 +44,6 @@ def write_learning_curve(
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
     figure.legend(loc="outside lower center", ncols=3, frameon=False)
-    figure.savefig(path)
+    picture = io.BytesIO()
+    figure.savefig(picture, format="png")
+    write_atomically(path, picture.getbuffer())

@@ -14,8 +14,9 @@ import math
 import signal
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
+from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -406,10 +407,13 @@ class _Run:
         self.report(RunState.EXPORTING, f"writing bundle, curve and video to {folder.path}")
         bundle = self._export()
         title = f"{config.task}, {config.algo.upper()}, seed {config.seed}"
-        draw_learning_curve(folder.curve, self._metrics.path, title, comparison)
-        log.info("learning curve: %s", folder.curve)
+        with _costing_nothing("learning curve"):
+            draw_learning_curve(folder.curve, self._metrics.path, title, comparison)
+            log.info("learning curve: %s", folder.curve)
         if config.video:
-            self._draw_video(comparison)
+            with _costing_nothing("video"):
+                remark = write_video(folder.video, comparison.recordings, should_stop=stop.is_set)
+                log.info("rollout video: %s%s", folder.video, f" ({remark})" if remark else "")
         return self._finish(checkpoint, bundle, comparison, comparison.line(config.task))
 
     def _forward_env(self, seed_offset: int) -> Env:
@@ -439,16 +443,6 @@ class _Run:
         log.info("policy bundle: %s", bundle)
         return bundle
 
-    def _draw_video(self, comparison: Comparison) -> None:
-        """Draw the video; whatever goes wrong there is said, and costs nothing else."""
-        path = self._folder.video
-        try:
-            remark = write_video(path, comparison.recordings, should_stop=self._control.stop.is_set)
-        except (OSError, RuntimeError, ImportError) as error:
-            log.warning("no video: %s", " ".join(str(error).split()))
-            return
-        log.info("rollout video: %s%s", path, f" ({remark})" if remark else "")
-
     def _finish(
         self, checkpoint: Path, bundle: Path | None, comparison: Comparison | None, message: str
     ) -> TrainResult:
@@ -465,6 +459,15 @@ class _Run:
             do_nothing_return=comparison.do_nothing.mean if comparison else math.nan,
             message=message,
         )
+
+
+@contextmanager
+def _costing_nothing(what: str) -> Iterator[None]:
+    """Draw something to look at; whatever goes wrong there is said, and costs a run nothing else."""
+    try:
+        yield
+    except Exception as error:
+        log.warning("no %s: %s: %s", what, type(error).__name__, " ".join(str(error).split()))
 
 
 def _answer(future: Future[str], job: Callable[[], Path]) -> None:

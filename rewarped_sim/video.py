@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import imageio.v2 as imageio
+import imageio_ffmpeg
 import numpy as np
 from PIL import Image as PillowImage
 from PIL import ImageDraw, ImageFont
 
 from rewarped_sim.render import Camera, Image, RenderError, height_range, particle_colors, render_scene
 from rewarped_sim.scene import Scene
+from sapo_learner.atomic_file import TEMPORARY
 
 
 @dataclass(kw_only=True)
@@ -48,9 +51,31 @@ def write_video(
     """Draw the recordings side by side and write an MP4 file; the last frame stays for a second.
 
     panel_px: edge length of one square panel, even. Longer recordings are thinned to max_frames.
-    should_stop: asked before each frame; a stopped video ends there but is whole.
+    should_stop: asked before each frame; a stopped video ends there, but has one frame at least and is whole.
     Returns a remark for people: empty, or why the pictures are plainer than they should be.
+    Raises OSError when the file cannot be written, a full disk included; `path` is then what it was before.
     """
+    unfinished = path.with_name(TEMPORARY + path.name)
+    try:
+        frames, remark = _write_frames(unfinished, recordings, panel_px, fps, max_frames, should_stop)
+        # The encoder writes most of a file when it ends, and tells nobody whether it could.
+        if (readable := _num_frames(unfinished)) != frames:
+            raise OSError(f"{path}: of {frames} frames, {readable} came onto the disk; is it full?")
+        os.replace(unfinished, path)
+    finally:
+        unfinished.unlink(missing_ok=True)
+    return remark
+
+
+def _write_frames(
+    path: Path,
+    recordings: Sequence[Recording],
+    panel_px: int,
+    fps: float,
+    max_frames: int,
+    should_stop: Callable[[], bool],
+) -> tuple[int, str]:
+    """Write the file as it comes; returns the number of frames, and the remark."""
     frames = max(len(recording.scenes) for recording in recordings)
     chosen = np.unique(np.linspace(0, frames - 1, min(frames, max_frames)).round().astype(int))
     scenes = [scene for recording in recordings for scene in recording.scenes]
@@ -59,9 +84,9 @@ def write_video(
     remark, painter = "", _ray_cast
     writer: Any = imageio.get_writer(path, fps=fps, codec="libx264", quality=8, macro_block_size=2)
     with writer:
-        picture = None
+        written, picture = 0, None
         for frame in chosen:
-            if should_stop():
+            if should_stop() and picture is not None:
                 break
             try:
                 picture = np.concatenate([panel.at(frame, painter) for panel in panels], axis=1)
@@ -69,9 +94,19 @@ def write_video(
                 remark, painter = f"drawn with Matplotlib, because {error}", _scatter
                 picture = np.concatenate([panel.at(frame, painter) for panel in panels], axis=1)
             writer.append_data(picture)
-        for _ in range(round(fps) if picture is not None else 0):
+            written += 1
+        for _ in range(round(fps)):
             writer.append_data(picture)
-    return remark
+            written += 1
+    return written, remark
+
+
+def _num_frames(path: Path) -> int:
+    """Frames that can be read back."""
+    try:
+        return imageio_ffmpeg.count_frames_and_secs(str(path))[0] or 0
+    except RuntimeError:
+        return 0
 
 
 class _Panel:

@@ -1,5 +1,7 @@
 import dataclasses
+import resource
 import sys
+from contextlib import contextmanager
 
 import imageio.v2 as imageio
 import numpy as np
@@ -245,6 +247,48 @@ def test_a_stopped_video_is_short_but_whole(tmp_path):
         path, recordings(), panel_px=64, fps=5, should_stop=lambda: len(asked) == 2 or bool(asked.append(0))
     )
     assert len(frames_of(path)) == 2 + 5
+
+
+def test_a_video_that_is_stopped_at_once_shows_its_first_frame(tmp_path):
+    path = tmp_path / "rollout.mp4"
+    write_video(path, recordings(), panel_px=64, fps=5, should_stop=lambda: True)
+    assert len(frames_of(path)) == 1 + 5
+
+
+@contextmanager
+def full_disk(most_bytes):
+    """Nobody can write a larger file; of that alone, a process gets a signal, which Python ignores."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (most_bytes, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.mark.parametrize("there_is_one", [True, False])
+def test_a_full_disk_leaves_the_old_video_and_curve_or_none(tmp_path, there_is_one):
+    video, curve = tmp_path / "rollout.mp4", tmp_path / "learning_curve.png"
+
+    def draw():
+        write_video(video, recordings(), panel_px=64, fps=5)
+
+    def plot():
+        write_learning_curve(
+            curve, env_steps=[0, 1], returns=[0, 1], do_nothing=0.5, final=1.0, title="a task"
+        )
+
+    if there_is_one:
+        draw()
+        plot()
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    assert len(before) == 2 * there_is_one
+    with full_disk(1000):
+        with pytest.raises(OSError, match="of 9 frames, 0 came onto the disk; is it full"):
+            draw()
+        with pytest.raises(OSError, match="File too large"):
+            plot()
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
 def test_a_long_recording_is_thinned(tmp_path):

@@ -92,6 +92,18 @@ def test_a_run_leaves_bundle_curve_video_log_and_checkpoint(finished):
     assert list(finished.out_dir.glob("events.out.tfevents*"))
 
 
+def test_pictures_that_cannot_be_drawn_cost_a_run_nothing_else(tiny_config, tmp_path, caplog, monkeypatch):
+    def fail(*args, **kwargs):
+        raise MemoryError("so much as a picture")
+
+    monkeypatch.setattr("rewarped_sim.train.draw_learning_curve", fail)
+    monkeypatch.setattr("rewarped_sim.train.write_video", fail)
+    result = tiny_run(tiny_config, tmp_path / "run", epochs=1, video=True)
+    assert not result.interrupted and (result.bundle / "policy.onnx").is_file()
+    for what in ("learning curve", "video"):
+        assert f"no {what}: MemoryError: so much as a picture" in caplog.text
+
+
 def test_the_last_line_compares_policy_and_do_nothing(finished):
     assert math.isfinite(finished.policy_return) and math.isfinite(finished.do_nothing_return)
     assert finished.message.startswith(f"rolling_flat_small: policy {finished.policy_return:.1f} ± ")
