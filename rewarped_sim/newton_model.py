@@ -90,7 +90,12 @@ class NewtonModel:
     def _read_bodies(self) -> tuple[Body, ...]:
         geoms = self._geoms.get(self._static)
         static = (Body(name=self._static, geoms=geoms),) if geoms else ()
-        return (*static, *map(self._body, range(len(self._names))))
+        bodies = [self._body(body) for body in range(len(self._names))]
+        if self._file.kind == "mjcf":
+            # Newton puts those in a <frame> behind their siblings, and thereby the joints out of the file's order.
+            order = [body.get("name") for body in self._file.root.iter("body")]
+            bodies.sort(key=lambda body: order.index(body.name))
+        return (*static, *bodies)
 
     def _body_name(self, body: int) -> str:
         """Labels are paths, in MJCF through model, world and the bodies above; names may have slashes of their own."""

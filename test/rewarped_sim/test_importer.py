@@ -139,6 +139,12 @@ def test_an_mjcf_file_moves_as_in_mujoco(write):
         ('<geom type="sphere" size="0.03"/>', '<geom type="sphere" size="0.03" class="main"/>'),
         # A free joint has what a class gives to all joints.
         ('<freejoint name="root"/>', '<joint name="root" type="free"/>'),
+        # Joints have the order of the file, also in frames.
+        (
+            '<body name="upper"',
+            '<frame pos="0 0 0.3" euler="50 0 9"><body name="tail"><joint name="wag"/><geom size="0.1" pos="1 0 0"/>'
+            '</body></frame><body name="upper"',
+        ),
         # Names are not needed, not even of a body with several joints.
         ('<body name="upper"', "<body"),
     ],
