@@ -18,11 +18,13 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import rclpy
 import torch
 from builtin_interfaces.msg import Time
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from geometry_msgs.msg import PoseStamped
+from numpy.typing import NDArray
 from rclpy.clock import Clock
 from rclpy.clock_type import ClockType
 from rclpy.executors import SingleThreadedExecutor
@@ -110,6 +112,8 @@ class SimNode(Node):
         self._env = self._make_env()
         self._action_spec = self._env.task.action
         self._target: Targets | None = None
+        self._last_q: Targets | None = None
+        """Where the joints stood before the last control step of this episode."""
         self._watchdog = CommandWatchdog(
             timeout_s=self._params["command_timeout_s"], control_dt_s=self._env.control_dt_s
         )
@@ -186,7 +190,7 @@ class SimNode(Node):
 
     def _play_episode(self) -> float | None:
         """Step until the episode ends and return its return, or None when it was reset before."""
-        self._target, self._reset_asked = None, False
+        self._target, self._last_q, self._reset_asked = None, None, False
         self._watchdog.rest()
         period_s = self._period_s()
         episode_return, next_step_s = 0.0, time.monotonic()
@@ -221,6 +225,7 @@ class SimNode(Node):
         action = torch.from_numpy(action_towards(target, joint_q, spec))
         result = env.step(action[None].to(env.device))
         self._num_steps += 1
+        self._last_q = joint_q
         return float(result.reward[0]), bool(result.terminated[0] | result.truncated[0])
 
     def _period_s(self) -> float:
@@ -238,8 +243,9 @@ class SimNode(Node):
         goal = self._env.goal_position
         if goal is not None:  # first: what follows asks for an answer
             self._goal_publisher.publish(messages.goal_message(goal[0].cpu().numpy(), scene.frame, stamp))
-        joint_qd = self._env.joint_qd[0].cpu().numpy()
-        joints = messages.joint_state_message(self._env.joint_names, joint_q, joint_qd, stamp)
+        joints = messages.joint_state_message(
+            self._env.joint_names, joint_q, self._joint_velocity(joint_q), stamp
+        )
         self._joints_publisher.publish(joints)
         self._transforms.publish(scene, stamp)
         self._show_cloud(scene, stamp)
@@ -248,6 +254,14 @@ class SimNode(Node):
         if self._clock_publisher is not None:  # last: whose timer it wakes finds the new state
             self._clock_publisher.publish(ClockMessage(clock=stamp))
         return _nanoseconds(stamp)
+
+    def _joint_velocity(self, joint_q: NDArray[np.float32]) -> NDArray[np.float32]:
+        """What physics says; of joints that actions displace, evenly within a step, by how much that was."""
+        if self._action_spec.mode != "delta_position":
+            return self._env.joint_qd[0].cpu().numpy()
+        if self._last_q is None:
+            return np.zeros_like(joint_q)
+        return ((joint_q - self._last_q) / self._env.control_dt_s).astype(np.float32)
 
     def _show_cloud(self, scene: Scene, stamp: Time) -> None:
         if self._camera is None:

@@ -92,6 +92,11 @@ def test_it_goes_where_it_is_commanded_as_fast_as_it_may(start, probe, task_conf
     )
     positions = np.array([state.position for state in probe.heard["/joint_states"]])
     assert len({round(x, 4) for x in positions[:, 0]}) >= 4  # three centimetres take three steps
+    assert list(first.velocity) == [0.0] * 3
+    fastest = max(state.velocity[0] for state in probe.heard["/joint_states"])
+    assert fastest == pytest.approx(0.6, rel=1e-3)  # a centimetre in a sixtieth of a second
+    probe.heard["/joint_states"].clear()
+    probe.wait_for_message("/joint_states", lambda state: np.allclose(state.velocity, 0.0, atol=1e-4))
     cloud = probe.wait_for_message("/points")
     assert (cloud.header.frame_id, cloud.width, cloud.point_step) == ("world", 500, 12)
 
