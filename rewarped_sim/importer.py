@@ -128,13 +128,15 @@ def _name_bodies(file: RobotFile) -> None:
 
 
 def _prepare_urdf(file: RobotFile) -> None:
-    """Leave links and joints alone, without what is only seen, with the limits that the format means."""
+    """Leave links and joints alone, without what is only seen, with the limits and lengths that the format means."""
     file.root.attrib.pop("xmlns", None)
     for element in list(file.root):
         if element.tag not in ("link", "joint"):
             file.remove(element)
     for visual in list(file.root.iter("visual")):
         file.remove(visual)
+    for capsule in file.root.iter("capsule"):
+        capsule.set("height", capsule.get("length", capsule.get("height", "")))  # what newton calls it
     for joint in file.root.findall("joint"):
         limit = joint.find("limit")
         if limit is None:

@@ -89,6 +89,8 @@ def _collision_findings(file: RobotFile, link: Element, collision: Element) -> I
             yield Finding("shape", text)
         else:
             for key, count in _SIZES[shape.tag].items():
+                if key == "length" and key not in shape.attrib and "height" in shape.attrib:
+                    key = "height"  # as other simulators have it
                 sizes = file.numbers(shape, key, "0")
                 if len(sizes) != count or not min(sizes) > 0.0:
                     yield Finding("", f"{text} with {key} {shape.get(key, '')!r}")

@@ -1,5 +1,6 @@
 """URDF that contradicts itself, or that would become another robot without a word."""
 
+import numpy as np
 import pytest
 
 from rewarped_sim.importer import import_model
@@ -52,6 +53,11 @@ def imported(folder, text, **options):
         ('radius="0.1"', 'radius="-0.1"', "touching sphere of link 'upper' with radius '-0.1'"),
         ('radius="0.1"', "", "touching sphere of link 'upper' with radius ''"),
         ('<sphere radius="0.1"/>', '<box size="1 2"/>', "touching box of link 'upper' with size '1 2'"),
+        (
+            '<sphere radius="0.1"/>',
+            '<capsule radius="1"/>',
+            "touching capsule of link 'upper' with length ''",
+        ),
         ('<sphere radius="0.1"/>', "", "collision of link 'upper' of 0 shapes"),
         (
             '<link name="base"/>',
@@ -84,6 +90,16 @@ def test_a_continuous_joint_has_no_limits_whatever_is_written(tmp_path):
 def test_a_limit_that_is_not_written_is_zero_where_the_other_one_is(tmp_path, limit, expected):
     model = imported(tmp_path, ROBOT.replace('lower="-1" upper="2"', limit))
     assert (model.joints[0].lower, model.joints[0].upper) == expected
+
+
+@pytest.mark.parametrize("key", ["length", "height"])
+def test_a_capsule_is_as_long_as_is_written(tmp_path, key):
+    text = ROBOT.replace('<sphere radius="0.1"/>', f'<capsule radius="0.1" {key}="0.6"/>')
+    text = text.replace(f'<link name="upper">{INERTIAL}', '<link name="upper">')
+    body = imported(tmp_path, text).bodies[1]
+    assert body.geoms[0].size == pytest.approx((0.1, 0.3))
+    assert body.inertia is not None
+    assert body.inertia.mass == pytest.approx(1000.0 * np.pi * (0.1**2 * 0.6 + 4.0 / 3.0 * 0.1**3))
 
 
 def test_a_link_that_stands_for_the_world_lets_another_one_float(tmp_path):
