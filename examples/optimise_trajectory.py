@@ -25,7 +25,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 import rewarped_sim
-from rewarped_sim.env import Env
+from rewarped_sim.env import DeviceError, Env
 from rewarped_sim.registry import task_names
 from rewarped_sim.video import Recording, write_video
 
@@ -137,13 +137,16 @@ def main() -> int:
         options.out.mkdir(parents=True, exist_ok=True)  # now: minutes of work are not to be for nothing
     except OSError as error:
         parser.error(f"--out {options.out} cannot be written: {error.strerror}")
-    env = rewarped_sim.make(
-        options.task,
-        num_envs=options.candidates,
-        device=options.device,
-        seed=options.seed,
-        horizon=options.steps,
-    )
+    try:
+        env = rewarped_sim.make(
+            options.task,
+            num_envs=options.candidates,
+            device=options.device,
+            seed=options.seed,
+            horizon=options.steps,
+        )
+    except DeviceError as error:
+        parser.error(str(error))
     if options.steps >= env.max_episode_steps:
         parser.error(f"--steps must be below the task's {env.max_episode_steps} steps, got {options.steps}")
     print(env.memory_report())

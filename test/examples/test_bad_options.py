@@ -12,6 +12,7 @@ from examples import identify_dough, optimise_trajectory
         (optimise_trajectory, ["--steps", "0"], "--steps must be > 0, got 0"),
         (identify_dough, ["--out", "/proc/results"], "--out /proc/results cannot be written"),
         (optimise_trajectory, ["--out", "/proc/results"], "--out /proc/results cannot be written"),
+        (optimise_trajectory, ["--device", "cuda:99", "--out", "."], "device 'cuda:99': torch sees"),
     ],
 )
 def test_what_cannot_be_is_refused_before_any_work(example, words, message, monkeypatch, capsys):
