@@ -52,6 +52,7 @@ def grid_functions(scalars: Scalars) -> SimpleNamespace:
         num_substeps: int
         num_shapes: int
         pool: int  # blocks that the list of a control step can hold
+        share: int  # of an env in the pool
         dx: real
         inv_dx: real
         dt: real
@@ -164,6 +165,7 @@ def grid_kernels(scalars: Scalars, coupled: bool) -> SimpleNamespace:
     @wp.kernel(enable_backward=False, module="unique")
     def begin(
         first_env: int,
+        num_envs: int,
         nodes_per_env: int,
         num_substeps: int,
         slot: wp.array(dtype=int),
@@ -172,16 +174,18 @@ def grid_kernels(scalars: Scalars, coupled: bool) -> SimpleNamespace:
         starts: wp.array2d(dtype=int),
         most: wp.array(dtype=int),
         # out
+        asked_out: wp.array(dtype=int),
         momentum_out: wp.array(dtype=vec4),
     ):
         # An empty list for the first scatter of a control step to append to; a clean record for each env.
         env = first_env + wp.tid()
+        asked_out[slot[0] * num_envs + env] = 0
         if wp.tid() == 0:
             # What the slot held is forgotten here; whether it fitted, the host has yet to see.
             most[0] = wp.max(most[0], starts[slot[0], num_substeps])
             starts[slot[0], 0] = 0
             starts[slot[0], 1] = 0
-        if faults[env, CROWDED] > 0:
+        if faults[env, CROWDED] > 0 or faults[env, RUNAWAY] > 0:
             # Blocks that found no place in the list were not swept, and keep what was scattered into them.
             for node in range(nodes_per_env):
                 momentum_out[env * nodes_per_env + node] = vec4()
@@ -368,12 +372,14 @@ def grid_kernels(scalars: Scalars, coupled: bool) -> SimpleNamespace:
         nodes_per_env: int,
         slot: wp.array(dtype=int),
         starts: wp.array2d(dtype=int),
+        asked: wp.array(dtype=int),
         # out
         adjoint_out: wp.array(dtype=vec4),
     ):
         # No `restore` cleans blocks that found no place in the list, and a reset env shall pass no gradient.
         env = first_env + wp.tid()
-        if starts[slot[0], grid.num_substeps] > grid.pool:
+        full = starts[slot[0], grid.num_substeps] > grid.pool
+        if full or asked[slot[0] * grid.num_envs + env] > grid.share:
             for node in range(nodes_per_env):
                 adjoint_out[env * nodes_per_env + node] = vec4()
 

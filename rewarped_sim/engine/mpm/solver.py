@@ -130,6 +130,8 @@ class MpmSolver:
         self._momentum = wp.zeros(num_envs * n**3, dtype=vec4, device=device_)
         self._velocity = wp.zeros(num_envs * n**3, dtype=vec4, device=device_)
         self._touched = wp.zeros(num_envs * (n // BLOCK) ** 3, dtype=int, device=device_)
+        self.asked = wp.zeros(num_slots * num_envs, dtype=int, device=device_)
+        """Blocks that the particles of each slot's envs touched in its control step, whether there was room or not."""
 
         if device_.is_cpu:
             count = min(num_envs, num_threads or os.cpu_count() or 1)
@@ -171,6 +173,7 @@ class MpmSolver:
         grid.num_substeps = model.num_substeps
         grid.num_shapes = model.num_shapes
         grid.pool = pool
+        grid.share = model.max_blocks * model.num_substeps
         grid.dx = 1.0 / model.grid_size
         grid.inv_dx = float(model.grid_size)
         grid.dt = model.dt_s
@@ -250,8 +253,8 @@ class MpmSolver:
             nodes.begin,
             shard.num_envs,
             [
-                shard.first_env, self.model.grid_size**3, self.model.num_substeps, self.slot, self.faults,
-                shard.starts, shard.most, self._momentum,
+                shard.first_env, self.num_envs, self.model.grid_size**3, self.model.num_substeps, self.slot,
+                self.faults, shard.starts, shard.most, self.asked, self._momentum,
             ],
         )  # fmt: skip
         bodies = _BodyLaunches(self, shard) if self.model.bodies else None
@@ -265,7 +268,7 @@ class MpmSolver:
                 shard.num_particles,
                 [
                     grid, first, n, self.material_of, self.material_table, self.slot, shard.stamp, self.state,
-                    self._touched, shard.blocks, shard.starts, self._momentum, self.faults,
+                    self._touched, self.asked, shard.blocks, shard.starts, self._momentum, self.faults,
                 ],
             )  # fmt: skip
             self._launch(
@@ -305,8 +308,11 @@ class MpmSolver:
         self._launch(
             nodes.begin_adj,
             shard.num_envs,
-            [grid, shard.first_env, self.model.grid_size**3, self.slot, shard.starts, self._node_bar],
-        )
+            [
+                grid, shard.first_env, self.model.grid_size**3, self.slot, shard.starts, self.asked,
+                self._node_bar,
+            ],
+        )  # fmt: skip
         bodies = _BodyLaunches(self, shard) if self.model.bodies else None
         if bodies:
             bodies.place(0, substeps)

@@ -100,6 +100,7 @@ def transfer_kernels(scalars: Scalars, laws: Set[int], material_gradient: bool =
         state: wp.array2d(dtype=real),
         # out
         touched: wp.array(dtype=int),
+        asked: wp.array(dtype=int),
         blocks: wp.array2d(dtype=int),
         starts: wp.array2d(dtype=int),
         momentum_out: wp.array(dtype=vec4),
@@ -130,11 +131,14 @@ def transfer_kernels(scalars: Scalars, laws: Set[int], material_gradient: bool =
                 for c in range(base[2] >> 2, (base[2] + 2 >> 2) + 1):
                     block = ((env * grid.blocks + a) * grid.blocks + b) * grid.blocks + c
                     if touched[block] != now and wp.atomic_exch(touched, block, now) != now:
-                        place = wp.atomic_add(starts, pool, substep + 1, 1)
-                        if place < grid.pool:
-                            blocks[pool, place] = pack_block(env, a, b, c)
-                        else:
-                            faults_out[env, CROWDED] = 1
+                        # An env may borrow of what others leave, but not to fly apart.
+                        fits = wp.atomic_add(asked, constants, 1) < grid.share
+                        if fits or faults_out[env, RUNAWAY] == 0:
+                            place = wp.atomic_add(starts, pool, substep + 1, 1)
+                            if place < grid.pool:
+                                blocks[pool, place] = pack_block(env, a, b, c)
+                            else:
+                                faults_out[env, CROWDED] = 1
 
         # A in units of one cell: A (x_i - x) = (A h) (i - f). The fourth component carries the mass.
         A = (-grid.dt * material.volume * real(4.0) * grid.inv_dx) * tau + (material.mass * grid.dx) * affine

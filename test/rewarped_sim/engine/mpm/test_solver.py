@@ -6,7 +6,7 @@ from scenes import MATERIALS, make_model, make_solver, random_joints, random_sta
 
 from rewarped_sim.engine.kinematics import Tool
 from rewarped_sim.engine.mpm.contact import APPROACH_BAND, CONTACT_LAWS
-from rewarped_sim.engine.mpm.grid import CROWDED
+from rewarped_sim.engine.mpm.grid import CROWDED, RUNAWAY
 from rewarped_sim.engine.mpm.material_table import MATERIAL_FIELDS
 from rewarped_sim.engine.mpm.solver import BlockPoolError
 from rewarped_sim.engine.scalars import FLOAT32, FLOAT64
@@ -381,6 +381,27 @@ def test_an_env_that_found_the_pool_full_passes_no_gradient():
     assert solver.faults.numpy()[0, CROWDED] == 1
     for bar in run_backward(solver, np.zeros_like(result_bar)):
         assert (bar == 0.0).all()
+
+
+@pytest.mark.parametrize("num_threads", [1, 3])
+def test_an_env_that_flies_apart_takes_no_one_else_s_room(num_threads):
+    model = make_model(max_blocks=30, num_substeps=40, dt_s=5e-5)
+    rng, state, q, dq, result_bar = inputs(79, model, num_envs=3)
+    solver = make_solver(model, num_envs=3, scalars=FLOAT32, num_threads=num_threads)
+    expected = run_forward(solver, state, q, dq)
+    expected_bars = run_backward(solver, result_bar)
+    wild, calm_bar = state.copy(), result_bar.copy()
+    wild[1, :, 3:6] = rng.normal(size=wild[1, :, 3:6].shape) * 3000.0
+    calm_bar[1] = 0.0  # as an env gives it that resets this one
+    result = run_forward(solver, wild, q, dq)
+    assert solver.active_blocks(0).sum() < solver.asked.numpy().sum(), "it asked for no more than its share"
+    assert solver.faults.numpy()[:, CROWDED].tolist() == [0, 0, 0]
+    assert solver.faults.numpy()[:, RUNAWAY].tolist() == [0, 1, 0]
+    for bars, expected_bar in zip(run_backward(solver, calm_bar), expected_bars, strict=True):
+        np.testing.assert_array_equal(bars[[0, 2]], expected_bar[[0, 2]])
+        assert (bars[1] == 0.0).all()
+    np.testing.assert_array_equal(result[[0, 2]], expected[[0, 2]])
+    np.testing.assert_array_equal(run_forward(solver, state, q, dq), expected)
 
 
 def test_more_envs_than_a_block_can_name_are_refused():
