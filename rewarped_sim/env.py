@@ -23,6 +23,8 @@ from sapo_learner.vec_env import Obs, StepResult
 
 MAX_MAGNITUDE = 1.0e6
 """A state entry beyond this is as broken as one that is not finite."""
+_CONSTANTS = ("materials", "parameters")
+"""State entries that nothing moves: an elastic modulus in Pa may well be larger."""
 _SAVED = ("task", "clock", "episode", "action", "nonfinite", "seed")
 """What `state_dict` holds besides the state's own entries."""
 _STEP_STREAM = 0x5354
@@ -301,8 +303,8 @@ def _healthy(state: State) -> Tensor:
     """Envs whose whole state is finite and of sane size, (num_envs,) bool; a NaN compares false."""
     largest = [
         value.detach().reshape(len(value), -1).abs().amax(dim=1)
-        for value in state.values()
-        if value.is_floating_point()
+        for name, value in state.items()
+        if value.is_floating_point() and name not in _CONSTANTS
     ]
     return torch.stack(largest).amax(dim=0) < MAX_MAGNITUDE
 

@@ -7,7 +7,7 @@ import torch
 import rewarped_sim
 from rewarped_sim.engine.mpm.material_table import MATERIAL_FIELDS
 from rewarped_sim.engine.mpm.state import PARTICLE_SIZE
-from rewarped_sim.env import DeviceError, StateError
+from rewarped_sim.env import MAX_MAGNITUDE, DeviceError, StateError
 from rewarped_sim.random import uniform
 from rewarped_sim.registry import ConfigError, UnknownTaskError, task_names
 from rewarped_sim.torch_bridge import WindowError
@@ -371,6 +371,15 @@ def test_varied_constants_reach_the_physics_and_make_no_one_else_differ():
         with torch.no_grad():
             env.step(actions(env, 1)[0])
     assert torch.equal(one.state_dict()["F"], other.state_dict()["F"])
+
+
+def test_a_stiff_material_that_varies_is_no_broken_state():
+    env = make_tiny(young=4.0e6, num_substeps=320, material_spread=0.1, requires_grad=False)
+    env.reset()
+    mu = env.state["materials"][..., MATERIAL_FIELDS.index("mu")]
+    assert mu.min() > MAX_MAGNITUDE
+    result = env.step(torch.zeros(env.num_envs, 3))
+    assert not result.terminated.any() and not env.nonfinite.any()
 
 
 def test_given_constants_are_forgotten_when_taken_back():
