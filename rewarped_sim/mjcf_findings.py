@@ -15,6 +15,8 @@ _ACTUATORS = (
     "general", "motor", "velocity", "intvelocity", "damper", "cylinder", "muscle", "adhesion", "plugin",
 )  # fmt: skip
 """Whose defaults a position actuator of the same class has as well."""
+_SWITCHES = ("constraint", "limit", "passive", "spring", "damper", "actuation")
+"""Parts of the physics that a file can switch off, besides gravity and contact."""
 
 
 def mjcf_findings(file: RobotFile) -> Iterator[Finding]:
@@ -42,6 +44,10 @@ def mjcf_findings(file: RobotFile) -> Iterator[Finding]:
             for name in ("density", "viscosity"):
                 if file.numbers(element, name, "0")[0] != 0.0:
                     yield _finding(file, element, "fluid", f"{name} of option")
+        elif element.tag == "flag":
+            for name in _SWITCHES:
+                if element.get(name) == "disable":
+                    yield _finding(file, element, "flag", f"physics without {name}")
 
 
 def _part_findings(file: RobotFile, element: Element, above: str) -> Iterator[Finding]:

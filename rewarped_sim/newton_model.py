@@ -57,6 +57,7 @@ class NewtonModel:
         self._apart = [
             {pair.get("body1"), pair.get("body2")} for pair in file.root.findall("contact/exclude")
         ]
+        self._contact = all(flag.get("contact") != "disable" for flag in file.root.findall("option/flag"))
         self._touching: dict[str, list[int]] = {}
         """Indices of shapes that may touch, per body."""
         self.ground: ContactMaterial | None = None
@@ -67,25 +68,23 @@ class NewtonModel:
 
     def contact_pairs(self, self_collision: bool) -> tuple[tuple[str, str], ...]:
         """Bodies with shapes that the file lets touch each other; without `self_collision`, only with the world's."""
+        # Bodies without joints are one with what they are fixed to; above each of these wholes is another one.
+        whole: dict[str, str] = {"": ""}
+        above: dict[str, str] = {}
+        for body in self.bodies:
+            whole[body.name] = body.name if body.joints else whole[body.parent]
+            if body.joints:
+                above[body.name] = whole[body.parent]
+
+        def joined(first: str, second: str) -> bool:
+            one, other = whole[first], whole[second]
+            return one == other or above.get(one) == other or above.get(other) == one
+
         return tuple(
             pair
             for pair in all_body_pairs(self.bodies)
-            if (self._static in pair or (self_collision and not self._joined(*pair)))
-            and self._may_touch(*pair)
+            if (self._static in pair or (self_collision and not joined(*pair))) and self._may_touch(*pair)
         )
-
-    def _joined(self, first: str, second: str) -> bool:
-        """Whether two bodies are neighbours, bodies without joints being one with what they are fixed to."""
-        bodies = {body.name: body for body in self.bodies}
-
-        def whole(name: str) -> str:
-            while name and not bodies[name].joints:
-                name = bodies[name].parent
-            return name
-
-        one, other = whole(first), whole(second)
-        above = {name: whole(bodies[name].parent) if name else None for name in (one, other)}
-        return one == other or above[one] == other or above[other] == one
 
     def _read_bodies(self) -> tuple[Body, ...]:
         geoms = self._geoms.get(self._static)
@@ -295,7 +294,7 @@ class NewtonModel:
     def _touches(self, shape: int) -> bool:
         """Whether a shape touches anything in its file; a file without a ground says nothing of one."""
         shapes = range(self._builder.shape_count)
-        if all(self._builder.shape_type[other].name != "PLANE" for other in shapes):
+        if self._contact and all(self._builder.shape_type[other].name != "PLANE" for other in shapes):
             return True
         return any(self._let_touch(shape, other) for other in shapes if other != shape)
 
@@ -307,7 +306,7 @@ class NewtonModel:
         """Whether the masks and exclusions of the file let two shapes touch."""
         bodies = [self._builder.shape_body[shape] for shape in (a, b)]
         names = {self._names[body] if body >= 0 else "world" for body in bodies}
-        if frozenset((a, b)) in self._excluded or names in self._apart:
+        if not self._contact or frozenset((a, b)) in self._excluded or names in self._apart:
             return False
         masks = self._builder.custom_attributes
         kinds, affinities = (

@@ -9,6 +9,7 @@ from xml.parsers import expat
 IGNORABLE = {
     "actuator": "a motor or servo of another kind than torque on a joint or position of a joint",
     "equality": "a constraint between bodies, joints or tendons",
+    "flag": "a switch that turns a part of MuJoCo's physics off",
     "flex": "a deformable body",
     "fluid": "the drag of air or water",
     "frictionloss": "dry friction in a joint",

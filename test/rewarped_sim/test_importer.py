@@ -252,6 +252,12 @@ def test_a_shape_that_its_file_keeps_from_all_others_touches_nothing(write):
     assert ("static", "trunk") not in pairs
 
 
+def test_a_file_without_contact_has_none(write):
+    model = import_model(write(ARM.replace("<option ", '<option><flag contact="disable"/></option><option ')))
+    assert model.contact_pairs == ()
+    assert Tree(model).ground_points() == []
+
+
 def test_a_body_may_have_the_name_of_what_is_static(write):
     model = import_model(write(ARM.replace('name="lower"', 'name="static"').replace('"lower"', '"static"')))
     assert model.bodies[0].name == "static_"

@@ -41,6 +41,7 @@ ROBOT = """
     [
         ('<option timestep="0.01"/>', '<option density="1.2"/>', "density of option"),
         ('<option timestep="0.01"/>', '<option viscosity="1"/>', "viscosity of option"),
+        ('<option timestep="0.01"/>', '<option><flag limit="disable"/></option>', "physics without limit"),
         ('angle="degree"', 'coordinate="global"', "coordinate 'global' of compiler"),
         ('<body name="upper">', '<body name="upper"><attach model="m" body="b"/>', "attach in body"),
         (
