@@ -14,14 +14,7 @@ import torch
 
 
 def machine(device: str = "cpu") -> dict[str, Any]:
-    """Name processor, memory, accelerator where `device` is one, versions, commit and date."""
-    commit = subprocess.run(
-        ["git", "describe", "--always", "--dirty"],
-        capture_output=True,
-        text=True,
-        cwd=Path(__file__).parent,
-        check=False,
-    )
+    """Name processor, memory, accelerator where `device` is one, versions, commit (empty: not known) and date."""
     accelerator = {"gpu": torch.cuda.get_device_name(device)} if device.startswith("cuda") else {}
     return {
         "cpu": _processor(),
@@ -31,9 +24,23 @@ def machine(device: str = "cpu") -> dict[str, Any]:
         "python": platform.python_version(),
         "warp": version("warp-lang"),
         "torch": version("torch"),
-        "commit": commit.stdout.strip(),
+        "commit": _commit(),
         "date": datetime.now(timezone.utc).date().isoformat(),
     }
+
+
+def _commit() -> str:
+    try:
+        done = subprocess.run(
+            ["git", "describe", "--always", "--dirty"],
+            capture_output=True,
+            text=True,
+            cwd=Path(__file__).parent,
+            check=False,
+        )
+    except OSError:  # there is no git
+        return ""
+    return done.stdout.strip()
 
 
 def _processor() -> str:
