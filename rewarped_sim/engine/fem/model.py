@@ -34,8 +34,8 @@ class Ground:
 
     def __post_init__(self) -> None:
         for name in ("stiffness", "damping", "friction_stiffness", "friction"):
-            if not getattr(self, name) >= 0.0:
-                raise ValueError(f"ground: {name} must be >= 0, got {getattr(self, name)}")
+            if not 0.0 <= getattr(self, name) < np.inf:
+                raise ValueError(f"ground: {name} must be >= 0 and finite, got {getattr(self, name)}")
         if self.law not in CONTACT_LAWS:
             raise ValueError(f"ground: law must be one of {list(CONTACT_LAWS)}, got {self.law!r}")
 
@@ -73,7 +73,9 @@ class FemModel:
 
     def __post_init__(self) -> None:
         vertices = np.array(self.vertices, np.float64)
-        tets = np.array(self.tets, np.int32)
+        tets = np.array(self.tets).astype(np.int32)
+        if not np.array_equal(tets, self.tets):
+            raise ValueError("tets: corners are indices, got numbers that are no int32")
         if vertices.ndim != 2 or vertices.shape[1] != 3 or not np.isfinite(vertices).all():
             raise ValueError(f"vertices: expected finite numbers (n, 3), got an array {vertices.shape}")
         if tets.ndim != 2 or tets.shape[1] != 4 or len(tets) == 0:
@@ -87,11 +89,13 @@ class FemModel:
         object.__setattr__(self, "vertices", vertices)
         object.__setattr__(self, "tets", tets)
         for name in ("density", "mu", "lam", "control_dt_s", "num_substeps"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name} must be > 0, got {getattr(self, name)}")
+            if not 0.0 < getattr(self, name) < np.inf:
+                raise ValueError(f"{name} must be > 0 and finite, got {getattr(self, name)}")
         for name in ("damping", "vertex_radius"):
-            if not getattr(self, name) >= 0.0:
-                raise ValueError(f"{name} must be >= 0, got {getattr(self, name)}")
+            if not 0.0 <= getattr(self, name) < np.inf:
+                raise ValueError(f"{name} must be >= 0 and finite, got {getattr(self, name)}")
+        if not np.isfinite(self.gravity).all():
+            raise ValueError(f"gravity must be finite, got {self.gravity}")
         self._check_mesh()
         self._check_substep()
 

@@ -58,9 +58,13 @@ def flipped(tets, at):
         (lambda v, t: {"tets": t + 1}, r"tets: corners are indices in \[0, 12\), got 1 to 12"),
         (lambda v, t: {"vertices": v[:, :2]}, r"vertices: expected finite numbers \(n, 3\)"),
         (lambda v, t: {"vertices": np.vstack([v, v[:1]])}, r"vertices\[12\] belongs to no tetrahedron"),
-        (lambda v, t: {"mu": 0.0}, "mu must be > 0, got 0.0"),
-        (lambda v, t: {"damping": -1.0}, "damping must be >= 0, got -1.0"),
-        (lambda v, t: {"num_substeps": 0}, "num_substeps must be > 0, got 0"),
+        (lambda v, t: {"tets": t + 0.5}, "tets: corners are indices, got numbers that are no int32"),
+        (lambda v, t: {"mu": 0.0}, "mu must be > 0 and finite, got 0.0"),
+        (lambda v, t: {"density": np.inf}, "density must be > 0 and finite, got inf"),
+        (lambda v, t: {"damping": -1.0}, "damping must be >= 0 and finite, got -1.0"),
+        (lambda v, t: {"vertex_radius": np.inf}, "vertex_radius must be >= 0 and finite, got inf"),
+        (lambda v, t: {"gravity": (0.0, np.nan, 0.0)}, "gravity must be finite"),
+        (lambda v, t: {"num_substeps": 0}, "num_substeps must be > 0 and finite, got 0"),
         (lambda v, t: {"lam": 1.0e8}, "unstable: waves in the smallest tetrahedra"),
         (
             lambda v, t: {"ground": Ground(stiffness=1e8, damping=0, friction_stiffness=0, friction=0)},
@@ -81,6 +85,11 @@ def test_what_cannot_be_simulated_is_refused_by_name(changes, message):
 def test_an_unknown_law_of_contact_is_refused_with_the_choices():
     with pytest.raises(ValueError, match=r"\['regularized', 'published'\], got 'soft'"):
         Ground(stiffness=1.0, damping=1.0, friction_stiffness=1.0, friction=1.0, law="soft")
+
+
+def test_a_ground_of_numbers_that_are_none_is_refused():
+    with pytest.raises(ValueError, match="ground: friction must be >= 0 and finite, got inf"):
+        Ground(stiffness=1.0, damping=1.0, friction_stiffness=1.0, friction=np.inf)
 
 
 @pytest.mark.parametrize("changes", [{"damping": 0.0}, {"mu": 50.0, "lam": 50.0, "damping": 40.0}])
