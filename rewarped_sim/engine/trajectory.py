@@ -50,6 +50,8 @@ def plan_storage(
     """Choose between storing and recomputing: store if the window fits the budget. A horizon of 0 needs no slot."""
     if policy not in STORAGE_POLICIES:
         raise ValueError(f"storage must be one of {list(STORAGE_POLICIES)}, got {policy!r}")
+    if horizon < 0:
+        raise ValueError(f"horizon must be >= 0, got {horizon}")
     if horizon == 0:
         return StoragePlan("store", 0, bytes_per_slot, bytes_per_checkpoint, 0)
     store = StoragePlan("store", horizon, bytes_per_slot, bytes_per_checkpoint, horizon)
