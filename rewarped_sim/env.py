@@ -121,12 +121,12 @@ class Env:
         return self.task.observe(self._state, self._action)
 
     def step(self, action: Tensor) -> StepResult:
-        """Advance by one control step; action (num_envs, action_dim) is clipped to [-1, 1]."""
+        """Advance by one control step; action (num_envs, action_dim), of any precision, is clipped to [-1, 1]."""
         if tuple(action.shape) != (self.num_envs, self.action_dim):
             raise ValueError(
                 f"action: expected {(self.num_envs, self.action_dim)}, got {tuple(action.shape)}"
             )
-        action = action.clamp(-1.0, 1.0)
+        action = action.float().clamp(-1.0, 1.0)
         after = self._physics(action)
 
         # What a broken env shows from here on is its next start: finite, and without a gradient.
@@ -244,7 +244,7 @@ class Env:
 
         Nothing changes. Valid until the next step.
         """
-        action = action.clamp(-1.0, 1.0)
+        action = action.float().clamp(-1.0, 1.0)
         after = self._physics(action)
         return self._bridge.engine.named(after), self.task.reward(after, action)
 

@@ -186,6 +186,16 @@ def test_materials_are_refused_where_there_are_none():
         make(material_spread=0.2)
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.int64])
+def test_actions_of_another_precision_do_the_same(dtype):
+    action = torch.ones(2, 8)
+    env, other = make(), make()
+    result, same = env.step(action), other.step(action.to(dtype))
+    assert same.reward.dtype == torch.float32
+    assert torch.equal(result.reward, same.reward)
+    assert torch.equal(env.look_ahead(action)[0]["joint_q"], other.look_ahead(action.to(dtype))[0]["joint_q"])
+
+
 @pytest.mark.parametrize("count", [0, -1])
 def test_a_number_of_threads_that_is_none_is_refused(count):
     with pytest.raises(ValueError, match=f"num_threads must be >= 1, got {count}"):
