@@ -21,6 +21,8 @@ from typing import Any, cast
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.action.server import ActionServer, CancelResponse, GoalResponse, ServerGoalHandle
+from rclpy.clock import Clock
+from rclpy.clock_type import ClockType
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.signals import SignalHandlerOptions
@@ -112,8 +114,10 @@ class TrainNode(Node):
         self._shapes_publisher = self.create_publisher(MarkerArray, "~/shapes", QoSProfile(depth=1))
         self._transforms = TransformPublisher(self)
         self._diagnostics_publisher = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
-        self.create_timer(1.0 / self.params["publish_rate_hz"], self._publish_scene)
-        self.create_timer(1.0, self._publish_diagnostics)
+        # Not the node's own clock: others may want it to follow a simulated one, which stands still without them.
+        steady = Clock(clock_type=ClockType.STEADY_TIME)
+        self.create_timer(1.0 / self.params["publish_rate_hz"], self._publish_scene, clock=steady)
+        self.create_timer(1.0, self._publish_diagnostics, clock=steady)
         self.create_service(SetBool, "~/pause", self._on_pause)
         on_checkpoint: Any = self._on_checkpoint  # rclpy awaits coroutines, though its types do not say so
         on_export: Any = self._on_export

@@ -85,6 +85,15 @@ def test_a_run_can_be_watched_paused_saved_and_exported(train, probe, tmp_path):
     probe.wait_for_message("/train_node/status", lambda status: status.epoch > paused.epoch)
 
 
+def test_a_run_shows_itself_also_where_others_follow_a_simulated_clock(train, probe):
+    """Nobody publishes one: timers that followed it would never ring."""
+    train(use_sim_time="true")
+    probe.listen(PointCloud2, "/train_node/particles", BEST_EFFORT)
+    probe.listen(DiagnosticArray, "/diagnostics")
+    assert probe.wait_for_message("/train_node/particles").width == 250
+    probe.wait_for_message("/diagnostics", lambda message: message.status)
+
+
 def test_it_trains_for_goals_one_at_a_time(start, probe, tiny_config, tmp_path):
     process = start(MODULE, wait_for_goal="true")
     client = ActionClient(probe.node, Train, "/train_node/train")
