@@ -25,7 +25,7 @@ def target_of(message: JointTrajectory | Float64MultiArray | JointState, spec: A
     """Return what joints are commanded to do; of a trajectory, its last point.
 
     A task whose actions are efforts takes efforts, every other one positions. Raises CommandError when a joint is
-    missing, the length is wrong, or a value is not finite.
+    missing or named twice, the length is wrong, or a value is not finite.
     """
     joint_names = spec.joint_names
     quantity = "effort" if spec.mode == "effort" else "position"
@@ -81,6 +81,9 @@ def _by_name(
     missing = [name for name in joint_names if name not in by_name]
     if missing:
         raise CommandError(f"joint {missing[0]!r} is missing; commanded: {list(names)}")
+    twice = [name for name in joint_names if names.count(name) > 1]
+    if twice:
+        raise CommandError(f"joint {twice[0]!r} is named twice; commanded: {list(names)}")
     return _checked([by_name[name] for name in joint_names], joint_names, quantity)
 
 

@@ -48,6 +48,7 @@ def test_all_three_forms_of_a_command_mean_the_same(message):
         (Float64MultiArray(data=[1.0, float("nan")]), "joint 'b': position must be finite"),
         (JointState(name=["a"], position=[1.0]), "joint 'b' is missing"),
         (JointState(name=["a", "b"], position=[1.0]), "2 joint names, but 1 positions"),
+        (JointState(name=["b", "a", "b"], position=[1.0, 2.0, 3.0]), "joint 'b' is named twice"),
         (trajectory(), "without points"),
         (trajectory([1.0]), "2 joint names, but 1 positions"),
         (trajectory([float("inf"), 0.0]), "joint 'b': position must be finite"),
