@@ -19,7 +19,9 @@ class DeltaPosition:
     def __call__(self, joint_q: Tensor, action: Tensor) -> Tensor:
         """Change of the joint coordinates, (num_envs, joints), from positions and actions of the same shape.
 
-        A joint that starts outside of its limits is brought inside. Where the limit decides, no gradient passes.
+        A joint that starts outside of its limits is brought inside. Where the limit decides, the action gets
+        no gradient; neither does the position that the limit is measured from, as in the published tasks: to
+        earlier actions the joint looks free to go on.
         """
         q = joint_q.detach()
         return torch.clamp(action * self._scale, self._lower - q, self._upper - q)

@@ -54,7 +54,7 @@ class MpmModel:
     floor_friction: float
     """Coulomb coefficient of the floor; 99 and more: nothing slides."""
     tool_friction: float
-    """Coulomb coefficient of every tool shape."""
+    """Coulomb coefficient of every shape, of the tool and of bodies."""
     contact: str = "published"
     """`published`: the law that the published tasks run with; `smooth`: continuously differentiable. See `contact`."""
     bodies: tuple[Body, ...] = ()
