@@ -46,8 +46,8 @@ def import_model(
         contact: gains of all touching shapes and the ground; friction is that of the file where it is MJCF. None: the
             defaults of `ContactMaterial`.
         contact_law: one of `CONTACT_LAWS`.
-        self_collision: whether bodies touch each other where the file lets them, parents and children excepted. Shapes
-            fixed to the world are touched in any case.
+        self_collision: whether bodies touch each other where the file lets them, parents and children excepted. What
+            stands in the world, and carries nothing that moves, is touched in any case.
         limit_stiffness: of all limits [N m/rad or N/m].
         limit_damping: of all limits [N m s/rad or N s/m].
         ignore: features to leave out instead of refusing the file, see `IGNORABLE`.

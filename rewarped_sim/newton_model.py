@@ -67,23 +67,27 @@ class NewtonModel:
         """Parents first; before them, if there are any, the shapes of the world itself."""
 
     def contact_pairs(self, self_collision: bool) -> tuple[tuple[str, str], ...]:
-        """Bodies with shapes that the file lets touch each other; without `self_collision`, only with the world's."""
+        """Bodies with shapes that the file lets touch each other; without `self_collision`, only with what stands."""
         # Bodies without joints are one with what they are fixed to; above each of these wholes is another one.
         whole: dict[str, str] = {"": ""}
         above: dict[str, str] = {}
+        root: dict[str, str] = {}
         for body in self.bodies:
             whole[body.name] = body.name if body.joints else whole[body.parent]
+            root[body.name] = root[body.parent] if body.parent else body.name
             if body.joints:
                 above[body.name] = whole[body.parent]
+        moving = {root[name] for name in above}
 
-        def joined(first: str, second: str) -> bool:
+        def may_be_near(first: str, second: str) -> bool:
             one, other = whole[first], whole[second]
-            return one == other or above.get(one) == other or above.get(other) == one
+            if one == other:
+                return False
+            stands = root[first] not in moving or root[second] not in moving
+            return stands or (self_collision and above.get(one) != other and above.get(other) != one)
 
         return tuple(
-            pair
-            for pair in all_body_pairs(self.bodies)
-            if (self._static in pair or (self_collision and not joined(*pair))) and self._may_touch(*pair)
+            pair for pair in all_body_pairs(self.bodies) if may_be_near(*pair) and self._may_touch(*pair)
         )
 
     def _read_bodies(self) -> tuple[Body, ...]:

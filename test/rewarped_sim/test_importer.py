@@ -252,6 +252,23 @@ def test_a_shape_that_its_file_keeps_from_all_others_touches_nothing(write):
     assert ("static", "trunk") not in pairs
 
 
+def test_what_stands_in_the_world_is_touched_in_any_case(write):
+    table = """
+      <body name="table" pos="1 0 0"><geom type="box" size=".1 .1 .1"/><body name="top"><geom size=".1"/></body></body>
+      <body name="stand" pos="-1 0 0"><geom size=".1"/>
+        <body name="arm"><joint name="swing"/><geom size=".1" pos="1 0 0"/>
+          <body name="hand"><joint name="wave"/><geom size=".1" pos="1 0 0"/></body>
+        </body>
+      </body>
+      <body name="trunk\""""
+    path = write(ARM.replace('<body name="trunk"', table))
+    pairs = set(import_model(path).contact_pairs)
+    assert {("table", "hand"), ("top", "arm"), ("table", "palm"), ("static", "hand")} <= pairs
+    assert not any("stand" in pair for pair in pairs)  # it carries an arm: robots do not touch themselves
+    assert ("static", "table") not in pairs
+    assert ("stand", "hand") in import_model(path, self_collision=True).contact_pairs
+
+
 def test_a_file_without_contact_has_none(write):
     model = import_model(write(ARM.replace("<option ", '<option><flag contact="disable"/></option><option ')))
     assert model.contact_pairs == ()
