@@ -279,7 +279,8 @@ class _Run:
             alpha=metrics.get("temperature", math.nan),
             entropy=metrics.get("entropy", math.nan) / self._env.action_dim,
             actor_grad_norm=metrics["actor/grad_norm"],
-            nonfinite_envs=status.nonfinite_envs + round(metrics["nonfinite"]),
+            # Where a state breaks, its gradient may break as well: that is one env, and not two.
+            nonfinite_envs=status.nonfinite_envs + round(max(metrics["nonfinite"], metrics["bad_adjoints"])),
             skipped_updates=status.skipped_updates
             + round(metrics["actor/skipped"] + metrics.get("critic/skipped", 0.0)),
         )

@@ -16,6 +16,7 @@ from rewarped_sim import best_policy
 from rewarped_sim.env import DeviceError
 from rewarped_sim.registry import ConfigError, UnknownTaskError
 from rewarped_sim.run_control import NoObserver, RunControl, RunState
+from rewarped_sim.torch_bridge.bridge import Bridge
 from rewarped_sim.train import train
 from rewarped_sim.train_config import read_train_config
 from sapo_learner.checkpoint import CheckpointError
@@ -172,6 +173,27 @@ def test_pause_checkpoint_and_export_are_done_between_epochs(tiny_config, tmp_pa
     assert asked["export"].result(timeout=0) == str(result.out_dir / "bundle")
     assert load_bundle(result.out_dir / "bundle").contract.train["epochs"] == 1
     assert result.interrupted
+
+
+def test_the_status_counts_gradients_that_were_dropped(tiny_config, tmp_path, monkeypatch):
+    backward = Bridge._backward
+
+    def broken(bridge, slot, result_bars):
+        """NaN goes into the physics of one env in one step of each window."""
+        if slot == 1:
+            result_bars = tuple(bar.clone() for bar in result_bars)
+            for bar in result_bars:
+                bar[1] = math.nan
+        return backward(bridge, slot, result_bars)
+
+    class Statuses(NoObserver):
+        def on_status(self, status):
+            self.last = status
+
+    monkeypatch.setattr(Bridge, "_backward", broken)
+    observer = Statuses()
+    tiny_run(tiny_config, tmp_path / "run", epochs=3, observer=observer)
+    assert (observer.last.nonfinite_envs, observer.last.skipped_updates) == (3, 0)
 
 
 def test_a_request_that_comes_too_late_is_answered(tiny_config, tmp_path):
