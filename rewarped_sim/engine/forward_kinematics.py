@@ -43,11 +43,12 @@ def shape_poses(tool: Tool, joint_q: Sequence[float]) -> list[Pose]:
 
 
 def compose(outer: Pose, inner: Pose) -> Pose:
-    """Pose in the world of what has the pose `inner` in the frame `outer`."""
+    """Pose in the world of what has the pose `inner` in the frame `outer`; its quaternion has length 1."""
     position = outer[0] + rotation_matrix(tuple(outer[1])) @ inner[0]
     (*a, a_w), (*b, b_w) = outer[1], inner[1]
     vector = a_w * np.array(b) + b_w * np.array(a) + np.cross(a, b)
-    return position, np.array([*vector, a_w * b_w - np.dot(a, b)])
+    quaternion = np.array([*vector, a_w * b_w - np.dot(a, b)])
+    return position, quaternion / np.linalg.norm(quaternion)
 
 
 def _motion(joint: Joint, q: float) -> Pose:

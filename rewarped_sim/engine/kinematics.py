@@ -86,6 +86,8 @@ class Shape:
             )
         if not all(0.0 < size < float("inf") for size in self.size):
             raise ValueError(f"shape {self.name!r}: sizes must be > 0 and finite, got {self.size}")
+        if not np.linalg.norm(self.quaternion) > 0.0:
+            raise ValueError(f"shape {self.name!r}: quaternion must not be zero, got {self.quaternion}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,6 +107,8 @@ class Tool:
                 raise ValueError(f"joint {joint.name!r}: parent {joint.parent} must come before it ({index})")
             if abs(np.linalg.norm(joint.axis) - 1.0) > 1e-6:
                 raise ValueError(f"joint {joint.name!r}: axis must have length 1, got {joint.axis}")
+            if not np.linalg.norm(joint.quaternion) > 0.0:
+                raise ValueError(f"joint {joint.name!r}: quaternion must not be zero, got {joint.quaternion}")
         for shape in self.shapes:
             if not -1 <= shape.body < len(self.joints):
                 raise ValueError(f"shape {shape.name!r}: no body {shape.body}; joints: {len(self.joints)}")

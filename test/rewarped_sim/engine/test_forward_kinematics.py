@@ -61,6 +61,16 @@ def test_a_shape_of_the_world_stays_where_it_is():
     np.testing.assert_array_equal(quaternion, (0.0, 0.0, 0.0, 1.0))
 
 
+def test_quaternions_of_any_length_give_poses_with_one_of_length_one():
+    long = Tool(
+        joints=(Joint(name="j", kind="revolute", axis=(1.0, 0.0, 0.0), quaternion=(0.0, 0.0, 2.0, 2.0)),),
+        shapes=(Shape(name="s", kind="sphere", size=(0.1,), body=0, quaternion=(3.0, 0.0, 0.0, 4.0)),),
+    )
+    [(_, quaternion)] = shape_poses(long, (0.0,))
+    half = math.sqrt(0.5)
+    np.testing.assert_allclose(quaternion, (0.6 * half, 0.6 * half, 0.8 * half, 0.8 * half), atol=1e-15)
+
+
 def test_wrong_numbers_of_coordinates_are_refused():
     with pytest.raises(ValueError, match="expected 3 coordinates, got 2"):
         body_poses(ARM, (0.0, 0.0))

@@ -165,3 +165,8 @@ def test_a_broken_tool_is_refused_by_name():
         Tool(joints=(Joint(name="a", kind="revolute", axis=(1.0, 0.0, 0.0), parent=3),))
     with pytest.raises(ValueError, match="joint 'a': axis must have length 1"):
         Tool(joints=(Joint(name="a", kind="revolute", axis=(1.0, 1.0, 0.0)),))
+    nowhere = (0.0, 0.0, 0.0, 0.0)
+    with pytest.raises(ValueError, match="joint 'a': quaternion must not be zero"):
+        Tool(joints=(Joint(name="a", kind="revolute", axis=(1.0, 0.0, 0.0), quaternion=nowhere),))
+    with pytest.raises(ValueError, match="shape 'ball': quaternion must not be zero"):
+        Shape(name="ball", kind="sphere", size=(0.1,), quaternion=nowhere)
