@@ -326,7 +326,7 @@ class ArticulationModel:
         for body in self.bodies:
             for joint in body.joints:
                 if joint.kind == "free":
-                    q += [*body.position, *body.quaternion]
+                    q += [*body.position, *_normalized(body.quaternion)]
                 else:
                     q += IDENTITY if joint.kind == "ball" else [0.0]
         return np.array(q)

@@ -65,6 +65,12 @@ def test_numbers_and_names_that_make_no_robot_are_refused(make, message):
         make()
 
 
+def test_a_start_pose_is_a_rotation_whatever_the_length_of_its_quaternion():
+    root = (Joint(name="root", kind="free"),)
+    start = model(Body(name="b", quaternion=(0.0, 0.0, 1.2, 1.6), joints=root, geoms=(BALL,))).start_q()
+    assert start[3:] == pytest.approx((0.0, 0.0, 0.6, 0.8))
+
+
 def test_a_robot_without_limits_or_shapes_is_none_the_worse():
     joint = Joint(name="j", kind="hinge", upper=math.inf, lower=-math.inf)
     arm = model(
