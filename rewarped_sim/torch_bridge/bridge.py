@@ -13,6 +13,7 @@ from typing import Any
 import torch
 import warp as wp
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from rewarped_sim.engine.trajectory import StoragePlan
 from rewarped_sim.torch_bridge.engine import Engine, Port
@@ -136,6 +137,7 @@ class _Step(torch.autograd.Function):
         return tuple(result.clone() for result in bridge._forward(0, values))
 
     @staticmethod
+    @once_differentiable  # to torch the adjoints are constants; a second derivative without physics would be wrong
     def backward(ctx: Any, *result_bars: Tensor) -> tuple[Any, ...]:  # type: ignore[override]
         bridge = ctx.bridge
         if ctx.window != bridge._window:

@@ -191,6 +191,15 @@ def test_gradients_that_were_not_built_for_are_refused_with_the_option():
         make(parameter_gradient=False).step({**START, "u": u, "c": c})
 
 
+@pytest.mark.parametrize("storage", ["store", "recompute"])
+def test_second_derivatives_are_refused(storage):
+    u = torch.zeros(STEPS, ENVS, requires_grad=True)
+    xs, _ = run(make(storage), START, u)
+    (slope,) = torch.autograd.grad(xs.square().sum() + u.square().sum(), u, create_graph=True)
+    with pytest.raises(RuntimeError, match="differentiate twice"):
+        slope.square().sum().backward()
+
+
 def test_a_new_window_asks_the_engine_whether_all_went_well():
     bridge = make()
     bridge.rewind()
