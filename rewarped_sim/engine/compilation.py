@@ -17,8 +17,13 @@ def compilation_logged() -> Iterator[None]:
     """Log one line if kernels are compiled in this block: how many, and how long the block took.
 
     Another process that compiles into the same cache at the same time is counted, too.
+    Raises OSError where there can be no cache, as in a home folder that cannot be written.
     """
-    wp.init()  # decides where the cache is
+    try:
+        wp.init()  # decides where the cache is
+    except OSError as error:
+        remedy = "set WARP_CACHE_PATH to a folder that can be written"
+        raise OSError(f"the cache of compiled kernels cannot be made: {error}; {remedy}") from error
     before, start = _cached_kernels(), time.monotonic()
     yield
     compiled, seconds = _cached_kernels() - before, time.monotonic() - start

@@ -368,7 +368,10 @@ def _nanoseconds(stamp: Time) -> int:
 
 
 def main(args: list[str] | None = None) -> int:
-    """Run the node until a signal or the last episode; returns 0, 2 for bad input, 3 without the device."""
+    """Run the node until a signal or the last episode; returns 0.
+
+    Returns 2 for bad input, 3 without the device, 1 where the system refuses a file.
+    """
     rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
     faulthandler.register(signal.SIGUSR1)  # `kill -USR1` tells where every thread is
     show_log()
@@ -385,6 +388,9 @@ def main(args: list[str] | None = None) -> int:
     except DeviceError as error:
         sys.stderr.write(f"sim_node: {error}\n")
         code = 3
+    except OSError as error:
+        sys.stderr.write(f"sim_node: {error}\n")
+        code = 1
     ignore_stop_signals()
     rclpy.try_shutdown()
     return code

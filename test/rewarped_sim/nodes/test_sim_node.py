@@ -269,3 +269,15 @@ def test_bad_parameters_are_named_in_one_line(start, parameters, code, message):
     assert process.wait() == code
     assert message in process.log.splitlines()[-1]
     assert "Traceback" not in process.log
+
+
+def test_without_a_place_for_compiled_kernels_it_says_what_to_do(start, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", "/proc")
+    monkeypatch.setenv("ROS_LOG_DIR", str(tmp_path))  # what ROS itself wants to write
+    monkeypatch.setenv("XDG_CACHE_HOME", "/proc/cache")
+    monkeypatch.delenv("WARP_CACHE_PATH", raising=False)
+    process = start(MODULE, task="cartpole")
+    assert process.wait() == 1
+    last = process.log.splitlines()[-1]
+    assert "cannot be made" in last and "set WARP_CACHE_PATH to a folder that can be written" in last
+    assert "Traceback" not in process.log
