@@ -65,13 +65,15 @@ def colored_cloud_message(
     return _cloud(np.ascontiguousarray(points[::stride]), ("x", "y", "z", "rgb"), scene.frame, stamp)
 
 
-def shapes_message(scene: Scene, stamp: Time) -> MarkerArray:
+def shapes_message(scene: Scene, stamp: Time, *, first: bool = False) -> MarkerArray:
     """Give rigid shapes, skins of soft bodies and strings as markers.
 
     A capsule is a cylinder and two spheres; a cone and a skin are lists of triangles, strings a list of lines.
+    first: what was shown before is of something else, and is to go.
     """
     header = Header(stamp=stamp, frame_id=scene.frame)
-    markers = [marker for shape in scene.shapes for marker in _markers(shape, header)]
+    markers = [Marker(header=header, action=Marker.DELETEALL)] if first else []
+    markers += [marker for shape in scene.shapes for marker in _markers(shape, header)]
     markers += [_surface_marker(surface, header) for surface in scene.surfaces]
     return MarkerArray(markers=markers + [_lines_marker(lines, header) for lines in scene.lines])
 

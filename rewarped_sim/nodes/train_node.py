@@ -150,7 +150,7 @@ class TrainNode(Node):
     def begin(self, job: Job) -> None:
         """Show a goal's run from now on."""
         self._goal = job.goal
-        self._color_range_m = None
+        self._scene = self._color_range_m = None
 
     def end(self, job: Job, result: Train.Result) -> None:
         """Answer a goal and accept the next one."""
@@ -171,11 +171,12 @@ class TrainNode(Node):
         scene, self._scene = self._scene, None
         if scene is not None:
             stamp = self.get_clock().now().to_msg()
+            first = self._color_range_m is None
             self._color_range_m = self._color_range_m or height_range([scene])
             cloud = messages.colored_cloud_message(scene, stamp, self._color_range_m)
             self._particles_publisher.publish(cloud)
             self._transforms.publish(scene, stamp)
-            self._shapes_publisher.publish(messages.shapes_message(scene, stamp))
+            self._shapes_publisher.publish(messages.shapes_message(scene, stamp, first=first))
         publishers = (self._particles_publisher, self._shapes_publisher)
         heard = any(publisher.get_subscription_count() > 0 for publisher in publishers)
         if heard or self._transforms.heard:

@@ -1,5 +1,6 @@
 import signal
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,7 +12,10 @@ from rewarped_msgs.action import Train
 from rewarped_msgs.msg import TrainingStatus
 from sensor_msgs.msg import PointCloud2
 from std_srvs.srv import SetBool, Trigger
-from visualization_msgs.msg import MarkerArray
+from visualization_msgs.msg import Marker, MarkerArray
+
+from rewarped_sim import make
+from rewarped_sim.nodes.train_node import TrainNode
 
 MODULE = "rewarped_sim.nodes.train_node"
 BEST_EFFORT = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
@@ -68,7 +72,8 @@ def test_a_run_can_be_watched_paused_saved_and_exported(train, probe, tmp_path):
     assert cloud.header.frame_id == "world"
     assert points.shape == (250, 3) and points.min() > 0.0 and points.max() < 1.0
     shapes = probe.wait_for_message("/train_node/shapes")
-    assert {marker.ns for marker in shapes.markers} == {"pin", "handle", "floor"}
+    added = {marker.ns for marker in shapes.markers if marker.action == Marker.ADD}
+    assert added == {"pin", "handle", "floor"}
     health = probe.wait_for_message("/diagnostics", lambda message: message.status)
     assert health.status[0].name == "/train_node: training"
 
@@ -83,6 +88,24 @@ def test_a_run_can_be_watched_paused_saved_and_exported(train, probe, tmp_path):
     assert (tmp_path / "run" / "bundle" / "policy.onnx").is_file()
     assert probe.call(SetBool, "/train_node/pause", SetBool.Request(data=False)).success
     probe.wait_for_message("/train_node/status", lambda status: status.epoch > paused.epoch)
+
+
+def test_what_the_last_run_showed_does_not_stay_among_the_next_ones(probe):
+    """The second goal is of another task; RViz keeps markers until it is told not to."""
+    node, shown = TrainNode(), []
+    node._shapes_publisher = SimpleNamespace(publish=shown.append, get_subscription_count=lambda: 1)
+    for task in ("rolling_flat_small", "cartpole"):
+        env = make(task, requires_grad=False)
+        env.reset()
+        node.begin(SimpleNamespace(goal=None))
+        for _ in range(2):
+            node._scene_wanted.set()
+            node.on_step(env)
+            node._publish_scene()
+    node.destroy_node()
+    actions = [[marker.action for marker in message.markers] for message in shown]
+    assert [action[0] for action in actions] == [Marker.DELETEALL, Marker.ADD, Marker.DELETEALL, Marker.ADD]
+    assert all(set(action[1:]) == {Marker.ADD} for action in actions)
 
 
 def test_a_run_shows_itself_also_where_others_follow_a_simulated_clock(train, probe):
