@@ -71,6 +71,9 @@ class UnitCubeConfig:
     """How the camera's cloud is cropped and sampled; the exported contract tells the policy runner the same."""
 
     def __post_init__(self) -> None:
+        for name in ("grid_size", "num_substeps"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be >= 1, got {getattr(self, name)}")
         if self.cloud not in CLOUD_SOURCES:
             raise ValueError(f"cloud must be one of {list(CLOUD_SOURCES)}, got {self.cloud!r}")
         if self.camera_cloud.frame != FRAME:

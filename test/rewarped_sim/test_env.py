@@ -492,6 +492,8 @@ def test_packed_state_is_named_in_order():
         (lambda: make_tiny(young="soft"), ConfigError, r"rolling_flat_small.young: expected float, got 'soft'"),
         (lambda: make_tiny(randomize=1), ConfigError, "randomize: expected bool, got 1"),
         (lambda: make_tiny(num_particles=9), ConfigError, "num_particles must be >= 250"),
+        (lambda: make_tiny(num_substeps=0), ConfigError, "num_substeps must be >= 1, got 0"),
+        (lambda: make_tiny(grid_size=0), ConfigError, "grid_size must be >= 1, got 0"),
         (lambda: make_tiny(num_envs=0), ValueError, "num_envs must be >= 1, got 0"),
         (lambda: make_tiny(horizon=-1), ValueError, "horizon must be >= 0, got -1"),
         (lambda: make_tiny(device="cuda:7"), DeviceError, "device 'cuda:7': torch sees"),
