@@ -98,7 +98,7 @@ def read_train_config(values: Mapping[str, Any], *, config_path: str = "", resum
     """
     given = {key: value for key, value in values.items() if not _is_unset(key, value)}
     user = _read_sections(Path(config_path)) if config_path else {}
-    task = given.get("task") or user.get("run", {}).get("task") or DEFAULT_TASK
+    task = given.get("task") or _name(user.get("run", {}), "task") or DEFAULT_TASK
     find(task)  # before a file is looked for under its name
     preset_path = find_share_file(f"config/train/{task}.yaml")
     layers = [_read_sections(preset_path) if preset_path else {}]
@@ -110,11 +110,19 @@ def read_train_config(values: Mapping[str, Any], *, config_path: str = "", resum
             layers[:-2] = [{}, _read_sections(folder / CONFIG_FILE)]  # in which the task's own file went in
         run = _merge(layers, "run")
         run |= {"out_dir": str(folder), "resume": True, "resume_from": str(checkpoint or "")}
-    run.setdefault("num_envs", find(run.get("task", DEFAULT_TASK)).num_envs)
+    run.setdefault("num_envs", find(_name(run, "task") or DEFAULT_TASK).num_envs)
     run["task_options"] = _merge(layers, "task")
-    family, variation = split_name(run.get("algo", TrainConfig.algo))
+    family, variation = split_name(_name(run, "algo") or TrainConfig.algo)
     run["algo_options"] = _merge([layers[0], {family: dict(variation)}, *layers[1:]], family)
     return configure(TrainConfig(), run, "run")
+
+
+def _name(run: Mapping[str, Any], key: str) -> str:
+    """What a section `run` names, empty where it does not; looked up before all other values are checked."""
+    name = run.get(key) or ""
+    if not isinstance(name, str):
+        raise ConfigError(f"run.{key}: expected str, got {name!r} ({type(name).__name__})")
+    return name
 
 
 def _merge(layers: list[dict[str, dict[str, Any]]], section: str) -> dict[str, Any]:

@@ -48,6 +48,8 @@ def test_bad_values_are_refused_by_name(values, message):
         ({"saop": {}}, "unknown section 'saop'; did you mean 'sapo'"),
         ({"run": 3}, "run must hold keys and values, got 3"),
         ({"run": {"epoch": 3}}, "unknown setting 'epoch'; did you mean 'epochs'"),
+        ({"run": {"task": 5}}, r"run.task: expected str, got 5 \(int\)"),
+        ({"run": {"algo": ["sapo"]}}, r"run.algo: expected str, got \['sapo'\] \(list\)"),
     ],
 )
 def test_bad_files_are_refused_with_their_place(tmp_path, content, message):
