@@ -130,6 +130,11 @@ class TrainNode(Node):
             self, Train, "~/train", on_accepted, goal_callback=on_goal, cancel_callback=on_cancel
         )
 
+    def destroy_node(self) -> None:
+        """Destroy the node and its action, which rclpy would go on offering to clients that nobody answers."""
+        self._action_server.destroy()
+        super().destroy_node()
+
     # ---- from the thread that trains -----------------------------------------------------------------------
 
     def on_status(self, status: RunStatus) -> None:

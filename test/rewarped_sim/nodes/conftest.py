@@ -65,6 +65,7 @@ def start(tmp_path):
     yield start_node
     for process in processes:
         process.end()
+        print(process.log)  # seen where a test fails
 
 
 class Probe:

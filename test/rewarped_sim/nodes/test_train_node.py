@@ -108,6 +108,14 @@ def test_what_the_last_run_showed_does_not_stay_among_the_next_ones(probe):
     assert all(set(action[1:]) == {Marker.ADD} for action in actions)
 
 
+def test_a_node_that_was_destroyed_offers_no_action(probe):
+    node = TrainNode()
+    client = ActionClient(probe.node, Train, "/train_node/train")
+    probe.wait_for(client.server_is_ready, "the action server")
+    node.destroy_node()
+    probe.wait_for(lambda: not client.server_is_ready(), "its end")
+
+
 def test_a_run_shows_itself_also_where_others_follow_a_simulated_clock(train, probe):
     """Nobody publishes one: timers that followed it would never ring."""
     train(use_sim_time="true")
