@@ -108,8 +108,8 @@ def transfer_kernels(scalars: Scalars, laws: Set[int], material_gradient: bool =
     ):
         p = first_particle + wp.tid()
         env = p // grid.num_particles
-        constants = slot[0] * grid.num_envs + env
-        material = load_material(material_table, constants, material_of[p - env * grid.num_particles])
+        slot_env = slot[0] * grid.num_envs + env
+        material = load_material(material_table, slot_env, material_of[p - env * grid.num_particles])
         pool = slot[0]
         row = pool * (grid.num_substeps + 1) + substep
         at = p * PARTICLE_SIZE
@@ -132,7 +132,7 @@ def transfer_kernels(scalars: Scalars, laws: Set[int], material_gradient: bool =
                     block = ((env * grid.blocks + a) * grid.blocks + b) * grid.blocks + c
                     if touched[block] != now and wp.atomic_exch(touched, block, now) != now:
                         # An env may borrow of what others leave, but not to fly apart.
-                        fits = wp.atomic_add(asked, constants, 1) < grid.share
+                        fits = wp.atomic_add(asked, slot_env, 1) < grid.share
                         if fits or faults_out[env, RUNAWAY] == 0:
                             place = wp.atomic_add(starts, pool, substep + 1, 1)
                             if place < grid.pool:
@@ -233,8 +233,8 @@ def transfer_kernels(scalars: Scalars, laws: Set[int], material_gradient: bool =
     ):
         p = first_particle + wp.tid()
         env = p // grid.num_particles
-        constants = slot[0] * grid.num_envs + env
-        material = load_material(material_table, constants, material_of[p - env * grid.num_particles])
+        slot_env = slot[0] * grid.num_envs + env
+        material = load_material(material_table, slot_env, material_of[p - env * grid.num_particles])
         row = slot[0] * (grid.num_substeps + 1) + substep
         at = p * PARTICLE_SIZE
         x = load_vec3(state, row, at + X)
@@ -280,8 +280,8 @@ def transfer_kernels(scalars: Scalars, laws: Set[int], material_gradient: bool =
         # Apart from `scatter_adj`, because the two together need more registers than a GPU has.
         p = first_particle + wp.tid()
         env = p // grid.num_particles
-        constants = slot[0] * grid.num_envs + env
-        material = load_material(material_table, constants, material_of[p - env * grid.num_particles])
+        slot_env = slot[0] * grid.num_envs + env
+        material = load_material(material_table, slot_env, material_of[p - env * grid.num_particles])
         row = slot[0] * (grid.num_substeps + 1) + substep
         at = p * PARTICLE_SIZE
         F_old = load_mat33(state, row, at + F)
