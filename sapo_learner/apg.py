@@ -50,6 +50,8 @@ class ApgConfig:
     """Widths of the actor's hidden layers."""
     pool: Pool = "mean"
     """How the point encoder pools over points: mean or max."""
+    head_gain: float = 1.0
+    """Gain of the actor's last layers at first; a small one begins without a preference for any action."""
     actor_learning_rate: float = 2e-3
     """At the first epoch; falls linearly to `final_learning_rate` after the last planned one."""
     final_learning_rate: float = 1e-5
@@ -68,6 +70,7 @@ class ApgConfig:
             self,
             "horizon",
             "reward_scale",
+            "head_gain",
             "actor_learning_rate",
             "final_learning_rate",
             "max_grad_norm",
@@ -98,7 +101,7 @@ class Apg(Learner):
             hidden=config.actor_hidden,
             pool=config.pool,
             style=STYLE,
-            head_gain=STYLE.gain,
+            head_gain=config.head_gain * STYLE.gain,
             weights=self._weights,
             samples=self._samples,
         ).to(env.device)

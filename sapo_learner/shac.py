@@ -61,6 +61,8 @@ class ShacConfig:
     """Widths of the critic's hidden layers."""
     pool: Pool = "mean"
     """How the point encoder pools over points: mean or max."""
+    head_gain: float = 1.0
+    """Gain of the actor's last layers at first; a small one begins without a preference for any action."""
     actor_learning_rate: float = 2e-3
     """At the first epoch; falls linearly to `final_learning_rate` after the last planned one."""
     critic_learning_rate: float = 5e-4
@@ -89,6 +91,7 @@ class ShacConfig:
             self,
             "horizon",
             "reward_scale",
+            "head_gain",
             "actor_learning_rate",
             "critic_learning_rate",
             "final_learning_rate",
@@ -124,7 +127,7 @@ class Shac(Learner):
             hidden=config.actor_hidden,
             pool=config.pool,
             style=STYLE,
-            head_gain=STYLE.gain,
+            head_gain=config.head_gain * STYLE.gain,
             weights=self._weights,
             samples=self._samples,
         ).to(env.device)
