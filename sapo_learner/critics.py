@@ -24,15 +24,26 @@ class Critics(nn.Module):
         hidden: Sequence[int],
         weights: Generator,
         style: Style = SILU,
+        head_gain: float = 1.0,
     ) -> None:
-        """Take over `encoder`, and draw the heads' weights from `weights`, on the CPU."""
+        """Take over `encoder`, and draw the heads' weights from `weights`, on the CPU.
+
+        head_gain: multiplies the style's gain in the heads' last layers.
+        """
         super().__init__()
         self.encoder = encoder
-        self.heads = StackedCritics(count, encoder.size, hidden, weights, style)
+        self.heads = StackedCritics(
+            count, encoder.size, hidden, weights, style, output_gain=head_gain * style.gain
+        )
 
     def forward(self, inputs: NetworkInput) -> Tensor:
         """Return the values, (C, B). inputs: (B, ...)."""
         return self.heads(self.encoder(*inputs))
+
+    @torch.no_grad()
+    def raise_by(self, constant: Tensor) -> None:
+        """Add a constant to each critic's values. constant: (C,)."""
+        self.heads.last.bias.add_(constant.view(-1, 1, 1))
 
 
 def target_of(critics: nn.Module) -> nn.Module:

@@ -113,6 +113,13 @@ class StackedCritics(nn.Module):
         gain = style.gain if output_gain is None else output_gain
         self.layers = nn.Sequential(*blocks, StackedLinear(count, sizes[-1], 1, generator, gain=gain))
 
+    @property
+    def last(self) -> StackedLinear:
+        """The layer that makes the values."""
+        layer = self.layers[-1]
+        assert isinstance(layer, StackedLinear)
+        return layer
+
     def forward(self, features: Tensor) -> Tensor:
         """Return the values, (C, B). features: (B, size_in)."""
         return self.layers(features.expand(self.count, -1, -1)).squeeze(-1)

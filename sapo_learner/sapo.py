@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from sapo_learner.action_gradient import Taken, divergence, pathwise, ratio, without_broken_envs
-from sapo_learner.critic_fit import fit_critics, require_enough_samples
+from sapo_learner.critic_fit import fit_critics, meet_mean, require_enough_samples
 from sapo_learner.critics import Critics, follow, target_of
 from sapo_learner.distributions import SquashedNormal, normalized_entropy
 from sapo_learner.encoders import POOLS, Pool
@@ -77,6 +77,8 @@ class SapoConfig:
     """How the point encoder pools over points: mean or max."""
     head_gain: float = 1.0
     """Gain of the actor's last layers at first; a small one begins without a preference for any action."""
+    critic_head_gain: float = 1.0
+    """Gain of the critics' last layers at first; a small one begins without a preference for any state."""
     actor_learning_rate: float = 2e-3
     """At the first epoch; falls linearly to `final_learning_rate` after the last planned one."""
     critic_learning_rate: float = 5e-4
@@ -95,6 +97,8 @@ class SapoConfig:
     """Passes of the critics over the window's data in each epoch."""
     num_minibatches: int = 4
     """Critic steps in each pass."""
+    meet_mean: bool = False
+    """Before the passes, set each critic's constant to what makes its mean that of the targets."""
     shuffle_minibatches: bool = True
     """Draw minibatches at random; False takes them in the order of time, as the published runs did."""
     initial_temperature: float = 1.0
@@ -122,6 +126,7 @@ class SapoConfig:
             "horizon",
             "reward_scale",
             "head_gain",
+            "critic_head_gain",
             "weight_gain",
             "num_critics",
             "actor_learning_rate",
@@ -181,6 +186,7 @@ class Sapo(Learner):
             hidden=config.critic_hidden,
             weights=self._weights,
             style=style,
+            head_gain=config.critic_head_gain,
         ).to(env.device)
         self.target_critics = target_of(self.critics) if config.target_keep > 0 else None
         self.temperature = Temperature(config.initial_temperature).to(env.device)
@@ -228,6 +234,8 @@ class Sapo(Learner):
             gamma=config.gamma,
             td_lambda=config.td_lambda,
         )
+        if config.meet_mean:
+            meet_mean(self.critics, window.inputs, targets, ranks=self.ranks)
         metrics |= fit_critics(
             self.critics,
             self._critic_optimizer,

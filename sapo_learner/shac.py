@@ -18,7 +18,7 @@ from typing import Any
 
 from torch import Tensor
 
-from sapo_learner.critic_fit import fit_critics, require_enough_samples
+from sapo_learner.critic_fit import fit_critics, meet_mean, require_enough_samples
 from sapo_learner.critics import Critics, follow, target_of
 from sapo_learner.encoders import POOLS, Pool
 from sapo_learner.heads import FreeStdHead
@@ -63,6 +63,8 @@ class ShacConfig:
     """How the point encoder pools over points: mean or max."""
     head_gain: float = 1.0
     """Gain of the actor's last layers at first; a small one begins without a preference for any action."""
+    critic_head_gain: float = 1.0
+    """Gain of the critic's last layer at first; a small one begins without a preference for any state."""
     actor_learning_rate: float = 2e-3
     """At the first epoch; falls linearly to `final_learning_rate` after the last planned one."""
     critic_learning_rate: float = 5e-4
@@ -77,6 +79,8 @@ class ShacConfig:
     """Passes of the critic over the window's data in each epoch."""
     num_minibatches: int = 4
     """Critic steps in each pass."""
+    meet_mean: bool = False
+    """Before the passes, set the critic's constant to what makes its mean that of the targets."""
     shuffle_minibatches: bool = True
     """Draw minibatches at random; False takes them in the order of time, as the published runs did."""
     target_keep: float = 0.995
@@ -92,6 +96,7 @@ class ShacConfig:
             "horizon",
             "reward_scale",
             "head_gain",
+            "critic_head_gain",
             "actor_learning_rate",
             "critic_learning_rate",
             "final_learning_rate",
@@ -137,6 +142,7 @@ class Shac(Learner):
             hidden=config.critic_hidden,
             weights=self._weights,
             style=STYLE,
+            head_gain=config.critic_head_gain,
         ).to(env.device)
         self.target_critic = target_of(self.critic)
         self._actor_optimizer = make_adamw(
@@ -171,6 +177,8 @@ class Shac(Learner):
         targets = td_lambda_targets(
             reward, after_each_step, window.done, gamma=config.gamma, td_lambda=config.td_lambda
         )
+        if config.meet_mean:
+            meet_mean(self.critic, window.inputs, targets, ranks=self.ranks)
         metrics |= fit_critics(
             self.critic,
             self._critic_optimizer,

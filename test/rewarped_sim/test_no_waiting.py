@@ -5,7 +5,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import rewarped_sim
-from sapo_learner.critic_fit import fit_critics
+from sapo_learner.critic_fit import fit_critics, meet_mean
 from sapo_learner.optimization import make_adamw
 from sapo_learner.rollout import roll_out
 from sapo_learner.sapo import Sapo, SapoConfig
@@ -84,6 +84,7 @@ def test_neither_acting_for_a_window_nor_fitting_the_critics_to_it_waits(task):
         window = roll_out(
             env, sapo.policy, action_noise=noise, entropy_noise=noise[:, None], should_stop=lambda: False
         )
+        meet_mean(sapo.critics, window.inputs, window.reward.detach())
         metrics = fit_critics(
             sapo.critics,
             optimizer,

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from sapo_learner.critic_fit import fit_critics
+from sapo_learner.critic_fit import fit_critics, meet_mean
 from sapo_learner.critics import Critics
 from sapo_learner.encoders import FlatEncoder
 from sapo_learner.network_input import NetworkInput
@@ -87,6 +87,41 @@ def test_a_gradient_takes_the_place_of_the_one_before():
     assert not torch.equal(gradients(critics)[0], first[0])
     regression(state[0], targets[0], weight=1.0)
     assert all(torch.equal(ours, one) for ours, one in zip(gradients(critics), first, strict=True))
+
+
+# ---- the mean ----
+
+
+def test_each_critics_mean_becomes_that_of_the_targets_and_its_shape_stays():
+    critics, (inputs, targets) = make_critics(), window()
+    flat = inputs.map(lambda x: x.flatten(0, 1))
+    before = critics(flat).detach()
+    weights = {name: tensor.clone() for name, tensor in critics.state_dict().items()}
+    meet_mean(critics, inputs, targets)
+    after = critics(flat).detach()
+    torch.testing.assert_close(after.mean(dim=1), targets.mean().expand(3), rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(
+        after - after.mean(dim=1, keepdim=True), before - before.mean(dim=1, keepdim=True)
+    )
+    moved = {name for name, tensor in critics.state_dict().items() if not torch.equal(tensor, weights[name])}
+    assert moved == {"heads.layers.6.bias"}
+
+
+def test_the_mean_is_that_of_the_targets_that_are_finite():
+    critics, (inputs, targets) = make_critics(), window()
+    targets[1, 2], targets[4, 0] = math.nan, math.inf
+    known = targets.isfinite()
+    meet_mean(critics, inputs, targets)
+    values = critics(inputs.map(lambda x: x.flatten(0, 1))).unflatten(1, targets.shape)
+    error = (values - targets)[:, known]
+    torch.testing.assert_close(error.mean(dim=1), torch.zeros(3), rtol=0.0, atol=1e-6)
+
+
+def test_without_a_finite_target_critics_stay_as_they_are():
+    critics, (inputs, targets) = make_critics(), window()
+    before = [parameter.clone() for parameter in critics.parameters()]
+    meet_mean(critics, inputs, torch.full_like(targets, math.nan))
+    assert all(torch.equal(new, old) for new, old in zip(critics.parameters(), before, strict=True))
 
 
 # ---- the fit ----
