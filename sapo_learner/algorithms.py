@@ -57,6 +57,8 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
     "sapo/elu_adam": _SHAC_OPTIMISATION,
     # beyond the paper: five actor steps from each backward pass through the simulator
     "sapo/reuse": {"policy_epochs": 5},
+    # beyond the paper: critics that begin without a preference and learn only what tells states apart
+    "sapo/level": {"critic_head_gain": 0.01, "meet_mean": True},
 }
 """Differences from an algorithm's own settings, by `<algorithm>/<variation>`."""
 
