@@ -30,6 +30,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "in the order of time": {"shuffle_minibatches": False},
     "5 policy epochs": {"policy_epochs": 5},
     "level critics": {"critic_head_gain": 0.01, "meet_mean": True},
+    "level critics, 5 policy epochs": {"critic_head_gain": 0.01, "meet_mean": True, "policy_epochs": 5},
     "actor rate x 5": {},
 }
 """Differences from the task's settings, by name. The last one asks whether longer steps do what more steps do."""

@@ -46,7 +46,7 @@ _SHAC_OPTIMISATION = {
     "weight_decay": 0.0,
     "max_grad_norm": 1.0,
 }
-PRESETS: Mapping[str, Mapping[str, Any]] = {
+ABLATIONS: Mapping[str, Mapping[str, Any]] = {
     # the published ablations: entropy in the critics' targets, in the actor's objective, in neither
     "sapo/no_soft_value": {"entropy_in_targets": False},
     "sapo/no_entropy": {"entropy_in_actor": False},
@@ -55,6 +55,11 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
     "sapo/free_std": {"state_dependent_std": False},
     "sapo/target_critic": _SHAC_CRITIC,
     "sapo/elu_adam": _SHAC_OPTIMISATION,
+}
+"""SAPO without one part of it, as published: differences from its own settings."""
+
+PRESETS: Mapping[str, Mapping[str, Any]] = {
+    **ABLATIONS,
     # beyond the paper: five actor steps from each backward pass through the simulator
     "sapo/reuse": {"policy_epochs": 5},
     # beyond the paper: critics that begin without a preference and learn only what tells states apart

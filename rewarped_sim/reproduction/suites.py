@@ -9,7 +9,7 @@ from typing import Any
 
 from rewarped_sim.registry import ConfigError, configure, find, unknown
 from rewarped_sim.train_config import TrainConfig, read_train_config
-from sapo_learner.algorithms import ALGORITHMS, PRESETS, split_name
+from sapo_learner.algorithms import ABLATIONS, ALGORITHMS, split_name
 
 BASELINES = ("ppo", "sac", "trajopt", "apg", "shac", "sapo")
 TRAJOPT_ENVS = 16
@@ -57,11 +57,7 @@ SUITES: Mapping[str, Suite] = {
     "ablations": Suite(
         summary="SAPO without parts of it, beside SHAC",
         tasks=("hand_flip", "hopper", "ant", "humanoid", "snu_humanoid"),
-        algorithms=(
-            "shac",
-            *(name for name in PRESETS if name.startswith("sapo/") and name != "sapo/reuse"),
-            "sapo",
-        ),
+        algorithms=("shac", *ABLATIONS, "sapo"),
     ),
     "entropy": Suite(
         summary="how SAPO depends on its first temperature and on its target entropy",
