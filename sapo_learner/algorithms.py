@@ -46,6 +46,9 @@ _SHAC_OPTIMISATION = {
     "weight_decay": 0.0,
     "max_grad_norm": 1.0,
 }
+_REUSE = {"policy_epochs": 5}
+_LEVEL = {"critic_head_gain": 0.01, "meet_mean": True}
+
 ABLATIONS: Mapping[str, Mapping[str, Any]] = {
     # the published ablations: entropy in the critics' targets, in the actor's objective, in neither
     "sapo/no_soft_value": {"entropy_in_targets": False},
@@ -60,10 +63,10 @@ ABLATIONS: Mapping[str, Mapping[str, Any]] = {
 
 PRESETS: Mapping[str, Mapping[str, Any]] = {
     **ABLATIONS,
-    # beyond the paper: five actor steps from each backward pass through the simulator
-    "sapo/reuse": {"policy_epochs": 5},
-    # beyond the paper: critics that begin without a preference and learn only what tells states apart
-    "sapo/level": {"critic_head_gain": 0.01, "meet_mean": True},
+    # beyond the paper: five actor steps from each backward pass, critics that begin level, and both
+    "sapo/reuse": _REUSE,
+    "sapo/level": _LEVEL,
+    "sapo/quick": {**_REUSE, **_LEVEL},
 }
 """Differences from an algorithm's own settings, by `<algorithm>/<variation>`."""
 
