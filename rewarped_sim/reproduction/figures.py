@@ -23,6 +23,7 @@ COLORS = {
     "ppo": "#8a5bb5",
     "sac": "#d98b1f",
     "trajopt": "#6b7078",
+    "sapo/quick": "#e377c2",
 }
 """The same in every figure; variations take theirs from a colour map."""
 GREY = "#8a8f98"

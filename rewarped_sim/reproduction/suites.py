@@ -44,6 +44,7 @@ SUITES: Mapping[str, Suite] = {
     "cpu": Suite(
         summary="what two CPU cores train in an afternoon: a quarter of ant_run's published steps, a tenth of hopper's",
         tasks=("cartpole", "hopper", "ant_run", "rolling_flat_small", "soft_jumper_small"),
+        algorithms=(*BASELINES, "sapo/quick"),
         epochs={"hopper": 500, "ant_run": 500},
     ),
     "paper": Suite(

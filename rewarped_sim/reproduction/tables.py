@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from rewarped_sim.reproduction import published
 from rewarped_sim.reproduction.record import Record
 from rewarped_sim.reproduction.suites import BASELINES, SUITES
-from sapo_learner.algorithms import NAMES
+from sapo_learner.algorithms import ABLATIONS, NAMES
 from sapo_learner.statistics import Interval, interquartile_mean_ci95, mean_ci95
 
 LEAST_SEEDS = 3
@@ -34,9 +34,8 @@ def describe(records: Sequence[Record]) -> str:
 
 def labels_of(records: Iterable[Record]) -> list[str]:
     """List the algorithms of some records in the order of the published tables, or the points of a sweep in its own."""
-    presets = [name for name in NAMES if "/" in name]
     points = [name for suite in SUITES.values() for name in suite.variations]
-    order = list(dict.fromkeys((*BASELINES[:-1], *presets, "sapo", *NAMES, *points)))
+    order = list(dict.fromkeys((*BASELINES[:-1], *ABLATIONS, "sapo", *NAMES, *points)))
     return sorted({record.label for record in records}, key=order.index)
 
 
@@ -57,24 +56,25 @@ def seed_means(records: Iterable[Record], task: str, label: str, agent: str) -> 
 def normalized_scores(records: Sequence[Record], agent: str) -> dict[str, list[list[float]]]:
     """Return each algorithm's scores, one list a task: 0 is doing nothing, 1 is what SAPO earns on average.
 
-    Only tasks on which every algorithm has a run count, and among them those on which SAPO beats doing nothing. A
-    sweep, which has no plain SAPO, has no scores.
+    Only tasks on which every published algorithm has a run count, and among them those on which SAPO beats doing
+    nothing. A variation that has not run on all of these has no scores, and a sweep, which has no plain SAPO, has none
+    at all.
     """
     labels = labels_of(records)
     scores: dict[str, list[list[float]]] = {label: [] for label in labels}
     for task in tasks_of(records):
         earned = {label: seed_means(records, task, label, agent) for label in labels}
-        if "sapo" not in earned or not all(earned.values()):
+        if "sapo" not in earned or not all(means for label, means in earned.items() if label in BASELINES):
             continue
         zero, one = _do_nothing(records, task), mean_ci95(earned["sapo"]).estimate
         if one > zero:
             for label, means in earned.items():
                 scores[label].append([(mean - zero) / (one - zero) for mean in means])
-    return scores if any(scores.values()) else {}
+    return {label: tasks for label, tasks in scores.items() if tasks and all(tasks)}
 
 
 def _returns_table(records: Sequence[Record], agent: str, *, with_published: bool) -> str:
-    tasks, ablated = tasks_of(records), any("/" in record.algo for record in records)
+    tasks, ablated = tasks_of(records), any(record.algo in ABLATIONS for record in records)
     best = {task: _best_label(records, task, agent) for task in tasks}
     rows = []
     for label in labels_of(records):

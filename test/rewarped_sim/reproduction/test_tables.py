@@ -85,6 +85,17 @@ def test_tasks_that_not_all_algorithms_have_run_or_sapo_does_not_solve_are_left_
     assert normalized_scores(records[2:], "stochastic") == {}
 
 
+def test_a_variation_beyond_the_paper_stands_last_and_takes_no_task_from_the_scores(make_record):
+    everywhere = [make_record(task, algo) for task in ("hopper", "cartpole") for algo in ("shac", "sapo")]
+    once = [make_record("hopper", "sapo/quick", earned=18.0)]
+    assert labels_of(once + everywhere) == ["shac", "sapo", "sapo/quick"]
+    assert "gain over SHAC" not in describe(everywhere + once)
+    assert normalized_scores(everywhere + once, "stochastic") == normalized_scores(everywhere, "stochastic")
+    assert len(normalized_scores(everywhere, "stochastic")["sapo"]) == 2
+    both = [*everywhere, *once, make_record("cartpole", "sapo/quick")]
+    assert normalized_scores(both, "stochastic")["sapo/quick"] == [[2.0], [1.0]]
+
+
 def test_shorter_budgets_are_said_to_be_shorter_schedules(make_record):
     full = describe([make_record()])
     assert "every run had its full budget" in full
