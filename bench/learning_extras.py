@@ -32,9 +32,10 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "level critics": {"critic_head_gain": 0.01, "meet_mean": True},
     "level critics, 5 policy epochs": {"critic_head_gain": 0.01, "meet_mean": True, "policy_epochs": 5},
     "actor rate x 5": {},
+    "level critics, actor rate x 5": {"critic_head_gain": 0.01, "meet_mean": True},
 }
-"""Differences from the task's settings, by name. The last one asks whether longer steps do what more steps do."""
-RATE_FACTORS = {"actor rate x 5": 5.0}
+"""Differences from the task's settings, by name. The last two ask whether longer steps do what more steps do."""
+RATE_FACTORS = {"actor rate x 5": 5.0, "level critics, actor rate x 5": 5.0}
 
 
 def measure(task: str, variant: str, seed: int) -> dict[str, Any]:
