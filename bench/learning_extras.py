@@ -10,6 +10,7 @@ since stay there, and their `commit` has the code: docs/decisions/0017-beyond-th
 import argparse
 import json
 import time
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -20,19 +21,20 @@ from bench.report import RESULTS, machine, table, write
 from rewarped_sim.registry import configure
 from rewarped_sim.train_config import read_train_config
 from rewarped_sim.trained_run import EVALUATION_SEED_OFFSET, held_out_env
+from sapo_learner.algorithms import PRESETS
 from sapo_learner.evaluate import evaluate
 from sapo_learner.sapo import Sapo, SapoConfig
 
 TASKS = {"cartpole": (100, 32), "hopper": (50, 32)}
 """Planned epochs, over which the learning rates fall, and envs of the evaluation."""
-VARIANTS: dict[str, dict[str, Any]] = {
+VARIANTS: dict[str, Mapping[str, Any]] = {
     "sapo": {},
     "in the order of time": {"shuffle_minibatches": False},
-    "5 policy epochs": {"policy_epochs": 5},
-    "level critics": {"critic_head_gain": 0.01, "meet_mean": True},
-    "level critics, 5 policy epochs": {"critic_head_gain": 0.01, "meet_mean": True, "policy_epochs": 5},
+    "5 policy epochs": PRESETS["sapo/reuse"],
+    "level critics": PRESETS["sapo/level"],
+    "level critics, 5 policy epochs": PRESETS["sapo/quick"],
     "actor rate x 5": {},
-    "level critics, actor rate x 5": {"critic_head_gain": 0.01, "meet_mean": True},
+    "level critics, actor rate x 5": PRESETS["sapo/level"],
 }
 """Differences from the task's settings, by name. The last two ask whether longer steps do what more steps do."""
 RATE_FACTORS = {"actor rate x 5": 5.0, "level critics, actor rate x 5": 5.0}
