@@ -114,7 +114,7 @@ class SapoConfig:
     policy_epochs: int = 1
     """Actor steps from one backward pass through the simulator; beyond the first they use its gradients of actions."""
     divergence_weight: float = 0.2
-    """Keeps those steps near the policy that acted: weight of the divergence from it [per nat]."""
+    """Keeps those steps near the policy that acted: weight of the divergence from it [reward per nat, before scaling]."""
     max_skipped_updates: int = 10
     """Actor updates in a row that may be skipped for a non-finite gradient before `TrainingDiverged`."""
 
@@ -297,7 +297,7 @@ class Sapo(Learner):
             strayed = divergence(acted, policy).mean()
             metrics = ascend(
                 self._actor_optimizer,
-                gain.sum() - config.divergence_weight * strayed,
+                gain.sum() - config.divergence_weight * config.reward_scale * strayed,
                 max_norm=config.max_grad_norm,
                 ranks=self.ranks,
             )

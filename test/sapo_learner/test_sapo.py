@@ -122,6 +122,20 @@ def test_further_policy_epochs_step_the_actor_again_without_the_env():
     assert metrics["actor/skipped"] == 0.0
 
 
+def test_further_policy_epochs_stay_as_near_whatever_the_rewards_are_scaled_by():
+    """Scaled by a power of two, all of a gradient is, to the bit; the clip then makes the steps the same."""
+
+    def stray(reward_scale: float) -> float:
+        values = {"reward_scale": reward_scale, "initial_temperature": reward_scale, "max_grad_norm": 1e-6}
+        sapo = make(config=changed(SMALL, policy_epochs=5, actor_learning_rate=0.05, **values))
+        for parameter in sapo.critics.parameters():
+            nn.init.zeros_(parameter)
+        return sapo.update()["actor/divergence"]
+
+    assert stray(0.125) == pytest.approx(stray(1.0), rel=1e-3)
+    assert stray(1.0) > 0.01
+
+
 def test_critics_start_with_the_actors_encoder_and_leave_it():
     sapo = make(PointMass(with_cloud=True))
     assert_identical(sapo.critics.encoder.state_dict(), sapo.policy.encoder.state_dict())
