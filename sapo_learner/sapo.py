@@ -114,7 +114,7 @@ class SapoConfig:
     policy_epochs: int = 1
     """Actor steps from one backward pass through the simulator; beyond the first they use its gradients of actions."""
     divergence_weight: float = 0.2
-    """Keeps those steps near the policy that acted: weight of the divergence from it [reward per nat, before scaling]."""
+    """Keeps those steps near the policy that acted: weight of the divergence [unscaled reward per nat]."""
     max_skipped_updates: int = 10
     """Actor updates in a row that may be skipped for a non-finite gradient before `TrainingDiverged`."""
 
