@@ -6,6 +6,7 @@ Every job is a run of `python -m rewarped_sim.train`, in a folder of its own. St
 settings is passed over and what was stopped goes on where it was; a job that fails is named at the end, and keeps no
 other one from running.
 Results are written as data, bench/results/learning/<suite>/<task>_<algo>_<seed>.json, and shown in docs/results.md.
+With a scaled budget they are another comparison, in folders <suite>_x<scale>, and its tables are printed.
 """
 
 from __future__ import annotations
@@ -20,12 +21,12 @@ from pathlib import Path
 
 from rewarped_sim.env import DeviceError
 from rewarped_sim.registry import ConfigError, task_names
-from rewarped_sim.reproduction.document import write_between_markers
+from rewarped_sim.reproduction.document import split_at_markers, write_between_markers
 from rewarped_sim.reproduction.figures import draw_figures
 from rewarped_sim.reproduction.progress import JobsProgress
-from rewarped_sim.reproduction.record import read_records
-from rewarped_sim.reproduction.runner import Failure, carry_out, epochs_done, has_record
-from rewarped_sim.reproduction.suites import SUITES, Job, plan
+from rewarped_sim.reproduction.record import Record, read_records
+from rewarped_sim.reproduction.runner import Failure, carry_out, epochs_done, has_record, is_of
+from rewarped_sim.reproduction.suites import SUITES, Job, plan, suite_name
 from rewarped_sim.reproduction.tables import describe
 from rewarped_sim.train import BAD_INPUT, choose_device, show_log
 from sapo_learner.algorithms import NAMES
@@ -63,6 +64,8 @@ def _reproduce(options: argparse.Namespace) -> int:
     if options.dry_run:
         sys.stdout.write(_plan_table(jobs, todo))
         return 0
+    if options.budget_scale == 1.0:
+        split_at_markers(options.docs / "results.md", options.suite)  # before the work rather than after it
     failures: list[Failure] = []
     stop = threading.Event()
     if todo and not options.report_only:
@@ -73,24 +76,45 @@ def _reproduce(options: argparse.Namespace) -> int:
         failures = carry_out(
             todo, results=options.results, parallel=options.jobs, progress=progress, stop=stop
         )
-    _report(options)
-    for failure in failures:
-        sys.stderr.write(f"error: {failure.job.name}: {failure.reason}\n")
+    try:
+        _report(options)
+    finally:
+        for failure in failures:
+            sys.stderr.write(f"error: {failure.job.name}: {failure.reason}\n")
     if stop.is_set():
         log.info("stopped; the same command goes on from here")
     return 1 if failures else 0
 
 
 def _report(options: argparse.Namespace) -> None:
-    """Write the suite's part of docs/results.md, and its figures, from all records that there are."""
-    records = read_records(options.results, options.suite)
+    """Write the suite's part of docs/results.md, and its figures, from all records of what is planned now.
+
+    A scaled budget shows nothing that belongs there: its tables are printed, its figures lie beside the runs.
+    """
+    name = suite_name(options.suite, options.budget_scale)
+    is_scaled = name != options.suite
+    records = [record for record in read_records(options.results, name) if _is_present(record, options)]
     text = describe(records)
     if records:
-        for figure, shows in draw_figures(options.docs / "results", options.suite, records).items():
-            text += f"\n\n![{shows}](results/{figure.name})\n\n{shows}."
+        folder = options.out_dir / name if is_scaled else options.docs / "results"
+        for figure, shows in draw_figures(folder, options.suite, records).items():
+            text += "" if is_scaled else f"\n\n![{shows}](results/{figure.name})\n\n{shows}."
             log.info("figure: %s", figure)
+    if is_scaled:
+        sys.stdout.write(f"{text}\n")
+        return
     write_between_markers(options.docs / "results.md", options.suite, text)
     log.info("tables: %s", options.docs / "results.md")
+
+
+def _is_present(record: Record, options: argparse.Namespace) -> bool:
+    """Tell whether a record is of a run as it is planned now, and say so if not."""
+    run = {"tasks": [record.task], "algorithms": [record.algo], "seeds": [record.seed]}
+    jobs = plan(options.suite, **run, budget_scale=options.budget_scale, out_dir=options.out_dir)
+    if any(job.variation == record.variation and is_of(record, job) for job in jobs):
+        return True
+    log.warning("left out: %s has other settings than are planned now; run it again", record.name)
+    return False
 
 
 def _plan_table(jobs: Sequence[Job], todo: Sequence[Job]) -> str:
@@ -127,7 +151,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--algos", nargs="+", default=[], help=f"instead of the suite's: any of {', '.join(NAMES)}")
     add("--seeds", nargs="+", type=int, default=[0, 1, 2], help="one run each (default: 0 1 2)")
     add("--jobs", type=int, default=1, help="runs at a time (default: 1)")
-    add("--budget-scale", type=float, default=1.0, help="share of the planned epochs (default: 1.0)")
+    add("--budget-scale", type=float, default=1.0, help="share of the planned epochs, as another comparison")
     add("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: auto)")
     add("--out-dir", type=Path, default=Path("runs/reproduce"), help="folder of the runs' folders and logs")
     add("--results", type=Path, default=Path("bench/results/learning"), help="folder of the results")

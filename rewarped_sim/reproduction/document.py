@@ -13,6 +13,12 @@ def write_between_markers(path: Path, name: str, text: str) -> None:
 
     Raises ConfigError where the file or a marker is missing, or a marker stands twice.
     """
+    before, after = split_at_markers(path, name)
+    write_atomically(path, f"{before}\n\n{text}\n\n{after}".encode())
+
+
+def split_at_markers(path: Path, name: str) -> tuple[str, str]:
+    """Return the document up to and with its first marker, and from its second one on. Raises as writing does."""
     begin, end = f"<!-- begin {name} -->", f"<!-- end {name} -->"
     try:
         document = path.read_text(encoding="utf-8")
@@ -24,5 +30,4 @@ def write_between_markers(path: Path, name: str, text: str) -> None:
     before, rest = document.split(begin)
     if end not in rest:
         raise ConfigError(f"{path}: {end!r} stands before {begin!r}")
-    after = rest.split(end)[1]
-    write_atomically(path, f"{before}{begin}\n\n{text}\n\n{end}{after}".encode())
+    return before + begin, end + rest.split(end)[1]

@@ -40,7 +40,7 @@ def draw_figures(folder: Path, suite: str, records: Sequence[Record]) -> dict[Pa
     if suite == "entropy":
         path = folder / f"{suite}_grid.png"
         draw_grid(path, records)
-        return {path: "Return of the final policy over first temperature and target entropy, sampled actions"}
+        return {path: "Return over first temperature and target entropy, sampled actions, mean over seeds"}
     path = folder / f"{suite}_curves.png"
     draw_curves(path, records)
     figures = {path: f"Return over env steps: {bands}"}
@@ -71,14 +71,16 @@ def draw_curves(path: Path, records: Sequence[Record], *, over: str = "env_steps
 
 
 def draw_grid(path: Path, records: Sequence[Record], swept: tuple[str, str] = SWEPT) -> None:
-    """Draw, for each task, the mean return of the final policies over two settings of the algorithm."""
-    tasks = tasks_of(records)
-    figure, all_axes = _panels(len(tasks))
-    for task, axes in zip(tasks, all_axes, strict=True):
+    """Draw, for each task and algorithm, the mean return over two settings of the algorithm."""
+    panels = list(
+        dict.fromkeys((task, r.algo) for task in tasks_of(records) for r in records if r.task == task)
+    )
+    figure, all_axes = _panels(len(panels))
+    for (task, algo), axes in zip(panels, all_axes, strict=True):
         cells = {
             record.label: tuple(record.config["algo_options"][name] for name in swept)
             for record in records
-            if record.task == task
+            if (record.task, record.algo) == (task, algo)
         }
         first, second = ([*sorted({cell[i] for cell in cells.values()})] for i in range(2))
         means = np.full((len(second), len(first)), np.nan)
@@ -94,7 +96,7 @@ def draw_grid(path: Path, records: Sequence[Record], swept: tuple[str, str] = SW
         axes.set_yticks(range(len(second)), [f"{value:g}" for value in second])
         axes.set_xlabel(swept[0])
         axes.set_ylabel(swept[1])
-        axes.set_title(task)
+        axes.set_title(task if algo == "sapo" else f"{task}, {algo}")
         figure.colorbar(image, ax=axes)
     figure.savefig(path)
 

@@ -47,13 +47,19 @@ class Record:
 
     @property
     def label(self) -> str:
-        """Names its row of a table: the algorithm, or in a sweep the point."""
+        """Names its row of a table: the algorithm, or in a sweep the point, with the algorithm if it is not SAPO."""
+        if self.variation and self.algo != "sapo":
+            return f"{self.algo}, {self.variation}"
         return self.variation or self.algo
+
+    @property
+    def name(self) -> str:
+        """That of its job."""
+        return job_name(self.task, self.algo, self.variation, self.seed)
 
     def write(self, folder: Path) -> Path:
         """Write `<folder>/<suite>/<job>.json`, whole or not at all. Raises OSError."""
-        name = job_name(self.task, self.algo, self.variation, self.seed)
-        path = record_path(folder, self.suite, name)
+        path = record_path(folder, self.suite, self.name)
         write_json(path, asdict(self))
         return path
 

@@ -86,15 +86,15 @@ def carry_out(
 
 
 def has_record(job: Job, results: Path) -> bool:
-    """Tell whether the job is done, with its present settings: a table must not mix them with earlier ones.
-
-    Raises ConfigError for a record that cannot be read.
-    """
+    """Tell whether the job is done, with its present settings. Raises ConfigError for a record that cannot be read."""
     path = record_path(results, job.suite, job.name)
-    if not path.is_file():
-        return False
-    found, planned = read_record(path).config, json.loads(json.dumps(asdict(job.config)))
-    return all(found.get(name) == planned[name] for name in SAME)
+    return path.is_file() and is_of(read_record(path), job)
+
+
+def is_of(record: Record, job: Job) -> bool:
+    """Tell whether a record is of the job as it is planned now: a table must not mix it with what was planned once."""
+    planned = json.loads(json.dumps(asdict(job.config)))
+    return all(record.config.get(name) == planned[name] for name in SAME)
 
 
 def epochs_done(job: Job) -> int:
@@ -127,6 +127,7 @@ class _Work:
         if not (self._folder / CONFIG_FILE).is_file():
             # its configuration makes it a run to go on with, and keeps later changes of config/train/ out of it
             self._folder.mkdir(exist_ok=True)
+            self._clock.unlink(missing_ok=True)  # of a run that somebody took away
             write_atomically(self._folder / CONFIG_FILE, self._job.config.to_yaml().encode())
         elif differences := self._differences():
             raise JobError(f"{self._folder} holds another run: {differences}; choose another --out-dir")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -86,6 +87,7 @@ class Job:
     """One training run of a suite."""
 
     suite: str
+    """As `suite_name` has it: a scaled budget is another comparison."""
     variation: str = ""
     """Point of a sweep, by its name in the suite."""
     config: TrainConfig
@@ -106,6 +108,11 @@ class Job:
         return self.config.epochs * self.config.num_envs * _horizon(self.config)
 
 
+def suite_name(suite: str, budget_scale: float = 1.0) -> str:
+    """Return the folder of a suite's runs and results: one for each scale of the budget, `cpu` or `cpu_x0.1`."""
+    return suite if budget_scale == 1.0 else f"{suite}_x{budget_scale:g}"
+
+
 def job_name(task: str, algo: str, variation: str, seed: int) -> str:
     """Return `<task>_<algo>_<seed>`, with the variation, if any, before the seed."""
     parts = [task, algo.replace("/", "-"), *([variation] if variation else []), str(seed)]
@@ -113,7 +120,7 @@ def job_name(task: str, algo: str, variation: str, seed: int) -> str:
 
 
 def plan(
-    suite_name: str,
+    suite: str,
     *,
     tasks: Sequence[str] = (),
     algorithms: Sequence[str] = (),
@@ -124,26 +131,26 @@ def plan(
 ) -> list[Job]:
     """List the jobs of a suite, first seeds first, so that something can be said early.
 
-    tasks, algorithms: instead of the suite's own; any that there are.
+    tasks, algorithms: instead of the suite's own; any that there are. What is named twice is planned once.
     Raises ConfigError or UnknownTaskError, with the nearest match and the choices.
     """
-    if suite_name not in SUITES:
-        raise ConfigError(unknown("suite", suite_name, list(SUITES)))
-    if not budget_scale > 0:
-        raise ConfigError(f"budget_scale must be > 0, got {budget_scale}")
-    suite = SUITES[suite_name]
+    if suite not in SUITES:
+        raise ConfigError(unknown("suite", suite, list(SUITES)))
+    if not 0 < budget_scale < math.inf:
+        raise ConfigError(f"budget_scale must be > 0 and finite, got {budget_scale}")
+    chosen, name_of_all = SUITES[suite], suite_name(suite, budget_scale)
     jobs = []
-    for seed in seeds:
-        for task in tasks or suite.tasks:
-            for algo in algorithms or suite.algorithms:
+    for seed in dict.fromkeys(seeds):
+        for task in dict.fromkeys(tasks or chosen.tasks):
+            for algo in dict.fromkeys(algorithms or chosen.algorithms):
                 usual = read_train_config({"task": task, "algo": algo, "seed": seed, "device": device})
-                for name, variation in suite.variations.items():
-                    config = _with_budget(usual, suite.epochs.get(task, usual.epochs), variation)
-                    folder = out_dir / suite_name / job_name(task, algo, name, seed)
+                for name, variation in chosen.variations.items():
+                    config = _with_budget(usual, chosen.epochs.get(task, usual.epochs), variation)
+                    folder = out_dir / name_of_all / job_name(task, algo, name, seed)
                     scaled = max(1, round(config.epochs * budget_scale))
                     jobs.append(
                         Job(
-                            suite=suite_name,
+                            suite=name_of_all,
                             variation=name,
                             config=replace(config, epochs=scaled, out_dir=str(folder), video=False),
                             full_epochs=config.epochs,

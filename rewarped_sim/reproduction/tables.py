@@ -34,9 +34,10 @@ def describe(records: Sequence[Record]) -> str:
 
 def labels_of(records: Iterable[Record]) -> list[str]:
     """List the algorithms of some records in the order of the published tables, or the points of a sweep in its own."""
-    points = [name for suite in SUITES.values() for name in suite.variations]
-    order = list(dict.fromkeys((*BASELINES[:-1], *ABLATIONS, "sapo", *NAMES, *points)))
-    return sorted({record.label for record in records}, key=order.index)
+    algorithms = list(dict.fromkeys((*BASELINES[:-1], *ABLATIONS, "sapo", *NAMES)))
+    points = list(dict.fromkeys(name for suite in SUITES.values() for name in suite.variations))
+    places = {r.label: (algorithms.index(r.algo), points.index(r.variation)) for r in records}
+    return sorted(places, key=lambda label: places[label])
 
 
 def tasks_of(records: Iterable[Record]) -> list[str]:
@@ -53,23 +54,32 @@ def seed_means(records: Iterable[Record], task: str, label: str, agent: str) -> 
     ]
 
 
-def normalized_scores(records: Sequence[Record], agent: str) -> dict[str, list[list[float]]]:
-    """Return each algorithm's scores, one list a task: 0 is doing nothing, 1 is what SAPO earns on average.
+def scored_tasks(records: Sequence[Record], agent: str) -> tuple[list[str], list[str]]:
+    """List the tasks on which every published algorithm has a run: those where scores exist, and those where not.
 
-    Only tasks on which every published algorithm has a run count, and among them those on which SAPO beats doing
-    nothing. A variation that has not run on all of these has no scores, and a sweep, which has no plain SAPO, has none
-    at all.
+    A score has SAPO's mean for its unit, above doing nothing: where SAPO earns less than that, there is none.
     """
     labels = labels_of(records)
-    scores: dict[str, list[list[float]]] = {label: [] for label in labels}
-    for task in tasks_of(records):
-        earned = {label: seed_means(records, task, label, agent) for label in labels}
-        if "sapo" not in earned or not all(means for label, means in earned.items() if label in BASELINES):
-            continue
-        zero, one = _do_nothing(records, task), mean_ci95(earned["sapo"]).estimate
-        if one > zero:
-            for label, means in earned.items():
-                scores[label].append([(mean - zero) / (one - zero) for mean in means])
+    baselines = [label for label in labels if label in BASELINES] if "sapo" in labels else []
+    common = [
+        task
+        for task in tasks_of(records)
+        if baselines and all(seed_means(records, task, label, agent) for label in baselines)
+    ]
+    scored = [task for task in common if _mean(records, task, "sapo", agent) > _do_nothing(records, task)]
+    return scored, [task for task in common if task not in scored]
+
+
+def normalized_scores(records: Sequence[Record], agent: str) -> dict[str, list[list[float]]]:
+    """Return each algorithm's scores, one list for each of the `scored_tasks`: 0 is doing nothing, 1 is SAPO's mean.
+
+    A variation that has not run on all of these has no scores, and a sweep, which has no plain SAPO, has none at all.
+    """
+    scores: dict[str, list[list[float]]] = {label: [] for label in labels_of(records)}
+    for task in scored_tasks(records, agent)[0]:
+        zero, one = _do_nothing(records, task), _mean(records, task, "sapo", agent)
+        for label, tasks in scores.items():
+            tasks.append([(mean - zero) / (one - zero) for mean in seed_means(records, task, label, agent)])
     return {label: tasks for label, tasks in scores.items() if tasks and all(tasks)}
 
 
@@ -92,27 +102,27 @@ def _returns_table(records: Sequence[Record], agent: str, *, with_published: boo
     for name in ("do_nothing", "random"):
         cells = [_interval_text(_means_of_all(records, task, name), with_interval=False) for task in tasks]
         rows.append([f"*{name.replace('_', ' ')}*", *cells, *([""] if ablated else [])])
-    return _markdown(["", *tasks, *(["gain over SHAC"] if ablated else [])], rows)
+    return _markdown(["", *tasks, *(["gain over SHAC on DFlex"] if ablated else [])], rows)
 
 
 def _best_label(records: Sequence[Record], task: str, agent: str) -> str:
     """Whose mean over seeds is highest; empty where there is nothing to compare."""
-    found = {label: seed_means(records, task, label, agent) for label in labels_of(records)}
-    means = {label: mean_ci95(values).estimate for label, values in found.items() if values}
+    labels = [label for label in labels_of(records) if seed_means(records, task, label, agent)]
+    means = {label: _mean(records, task, label, agent) for label in labels}
     return max(means, key=lambda label: means[label]) if len(means) > 1 else ""
 
 
 def _gain_over_shac(records: Sequence[Record], label: str, agent: str, with_published: bool) -> str:
-    """Mean over tasks of the relative gain; ours, and on DFlex the published one."""
+    """Mean of the relative gains over the tasks of DFlex; empty while one of them is missing."""
+    tasks = SUITES["dflex"].tasks
     gains = []
-    for task in tasks_of(records):
-        ours, shac = (seed_means(records, task, name, agent) for name in (label, "shac"))
-        if ours and shac:
-            base = mean_ci95(shac).estimate
-            gains.append((mean_ci95(ours).estimate - base) / abs(base))
-    cell = f"{100 * sum(gains) / len(gains):+.1f} %" if gains and label != "shac" else ""
+    for task in tasks:
+        if all(seed_means(records, task, name, agent) for name in (label, "shac")):
+            base = _mean(records, task, "shac", agent)
+            gains.append((_mean(records, task, label, agent) - base) / abs(base))
+    cell = f"{100 * sum(gains) / len(gains):+.1f} %" if len(gains) == len(tasks) and label != "shac" else ""
     paper = published.GAIN_OVER_SHAC.get(label)
-    return cell + (f"<br>published {paper:+.1f} % (DFlex)" if with_published and paper else "")
+    return cell + (f"<br>published {paper:+.1f} %" if with_published and paper else "")
 
 
 def _aggregate(records: Sequence[Record]) -> str:
@@ -122,11 +132,12 @@ def _aggregate(records: Sequence[Record]) -> str:
     rows = []
     for label, strata in scores.items():
         rows.append([label, _with_bounds(interquartile_mean_ci95(strata)), str(sum(map(len, strata)))])
-    count = len(next(iter(scores.values())))
+    scored, unscored = scored_tasks(records, "stochastic")
+    remark = f", but for {', '.join(unscored)}, where SAPO earns less than doing nothing" if unscored else ""
     return (
-        f"Over the {'one task' if count == 1 else f'{count} tasks'} on which all of them have run: interquartile mean "
-        "of the normalised scores (0: doing nothing, 1: SAPO's mean) with sampled actions, and its 95 % stratified "
-        "bootstrap interval:\n\n" + _markdown(["", "IQM [95 %]", "runs"], rows)
+        f"Over the {'one task' if len(scored) == 1 else f'{len(scored)} tasks'} on which all of them have run{remark}: "
+        "interquartile mean of the normalised scores (0: doing nothing, 1: SAPO's mean) with sampled actions, and its "
+        "95 % stratified bootstrap interval:\n\n" + _markdown(["", "IQM [95 %]", "runs"], rows)
     )
 
 
@@ -172,6 +183,10 @@ def _remark_on_budgets(records: Sequence[Record]) -> str:
 def _is_under_published(records: Sequence[Record], task: str) -> bool:
     ours = [record.env_steps for record in records if record.task == task and record.algo != "trajopt"]
     return bool(ours) and task in published.STEPS and min(ours) < 0.95 * published.STEPS[task]
+
+
+def _mean(records: Sequence[Record], task: str, label: str, agent: str) -> float:
+    return mean_ci95(seed_means(records, task, label, agent)).estimate
 
 
 def _do_nothing(records: Sequence[Record], task: str) -> float:

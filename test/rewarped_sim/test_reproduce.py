@@ -76,6 +76,26 @@ def test_a_report_is_made_of_all_records_and_leaves_the_prose_alone(place, tmp_p
     assert not (tmp_path / "runs").exists()
 
 
+def test_a_record_of_other_settings_is_left_out_of_the_tables(place, tmp_path, caplog):
+    for seed in range(2):
+        write_record(tmp_path / "results", seed)
+    write_record(tmp_path / "results", seed=2, algo_options={"gamma": 0.9})
+    assert main(["--suite", "cpu", "--report-only", *place]) == 0
+    assert "| sapo | 5.5 (2 seeds) |" in (tmp_path / "docs" / "results.md").read_text()
+    assert "left out: cartpole_sapo_2 has other settings than are planned now" in caplog.text
+
+
+def test_a_scaled_budget_is_another_comparison_and_its_tables_are_printed(place, tmp_path, capsys):
+    write_record(tmp_path / "results", seed=0)
+    write_record(tmp_path / "results", seed=0, suite="cpu_x0.1", epochs=25)
+    assert main([*CARTPOLE, "--seeds", "0", "--budget-scale", "0.1", *place]) == 0
+    assert "cartpole sapo: 25 of 250 epochs" in capsys.readouterr().out
+    assert (tmp_path / "docs" / "results.md").read_text() == DOCUMENT
+    assert [path.name for path in (tmp_path / "runs" / "cpu_x0.1").iterdir()] == ["cpu_curves.png"]
+    assert main(["--suite", "cpu", "--report-only", *place]) == 0
+    assert "every run had its full budget" in (tmp_path / "docs" / "results.md").read_text()
+
+
 def test_what_is_done_is_not_done_again(place, tmp_path):
     write_record(tmp_path / "results", seed=0)
     assert main([*CARTPOLE, "--seeds", "0", *place]) == 0
@@ -91,6 +111,7 @@ def test_what_is_done_is_not_done_again(place, tmp_path):
         (["--suite", "cpu", "--algos", "ppoo"], 2, "did you mean 'ppo'"),
         (["--suite", "cpu", "--budget-scale", "0"], 2, "budget_scale must be > 0"),
         (["--suite", "cpu", "--jobs", "0"], 2, "--jobs must be > 0, got 0"),
+        (["--suite", "dflex"], 2, "expected the line '<!-- begin dflex -->' once"),  # before any work
         (["--suite", "dflex", "--report-only"], 2, "expected the line '<!-- begin dflex -->' once"),
         (["--suite", "cpu", "--device", "cuda:99"], 3, "device 'cuda:99'"),
     ],

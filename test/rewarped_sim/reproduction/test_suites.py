@@ -38,8 +38,14 @@ def test_a_scaled_budget_plans_fewer_epochs_and_remembers_the_full_ones(tmp_path
     job = jobs_of(tmp_path, tasks=["hopper"], algorithms=["sapo"], budget_scale=0.25)["hopper_sapo_0"]
     assert (job.config.epochs, job.full_epochs) == (125, 500)
     assert job.env_steps == 125 * 64 * 32
+    assert job.suite == "cpu_x0.25" and job.config.out_dir == str(tmp_path / "cpu_x0.25" / job.name)
     tiny = jobs_of(tmp_path, tasks=["hopper"], algorithms=["sapo"], budget_scale=1e-9)["hopper_sapo_0"]
     assert tiny.config.epochs == 1
+
+
+def test_what_is_named_twice_is_planned_once(tmp_path):
+    twice = {"tasks": ["hopper", "hopper"], "algorithms": ["sapo", "sapo"], "seeds": [0, 0]}
+    assert [job.name for job in plan("cpu", out_dir=tmp_path, **twice)] == ["hopper_sapo_0"]
 
 
 def test_first_seeds_come_first(tmp_path):
@@ -90,7 +96,8 @@ def test_variations_of_an_algorithm_keep_their_settings(tmp_path):
     [
         ({"tasks": ["cartpol"]}, UnknownTaskError, "did you mean 'cartpole'"),
         ({"algorithms": ["sapoo"]}, ConfigError, "did you mean 'sapo'"),
-        ({"budget_scale": 0.0}, ConfigError, "budget_scale must be > 0, got 0.0"),
+        ({"budget_scale": math.inf}, ConfigError, "budget_scale must be > 0 and finite, got inf"),
+        ({"budget_scale": 0.0}, ConfigError, "budget_scale must be > 0 and finite, got 0.0"),
         ({"seeds": [-1]}, ConfigError, "seed must be between"),
     ],
 )
