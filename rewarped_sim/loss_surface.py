@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import math
 import sys
 import time
 from collections.abc import Sequence
@@ -101,8 +102,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _draw_runs(options: argparse.Namespace) -> None:
     if options.size < 2:
         raise ConfigError(f"--size must be > 1, got {options.size}")
-    if not options.span > 0:
-        raise ConfigError(f"--span must be > 0, got {options.span}")
+    if not 0 < options.span < math.inf:
+        raise ConfigError(f"--span must be > 0 and finite, got {options.span}")
+    if options.num_envs is not None and options.num_envs < 1:
+        raise ConfigError(f"--num-envs must be > 0, got {options.num_envs}")
     if options.out.suffix != ".png":
         raise ConfigError(f"--out must end in .png, got {options.out}")
     device = choose_device(options.device)

@@ -99,12 +99,22 @@ class _Recorder:
             self.recording.add(env.scene(0), caption)
 
 
+SAMPLED_STEPS = 32
+"""At least so many control steps along a policy's way, however many envs there are to sample them in."""
+
+
 @torch.no_grad()
 def sample_observations(env: Env, policy: Policy, *, count: int = 256) -> Obs:
-    """Collect at least `count` observations along the policy's way, (count, *term.shape) by name."""
+    """Collect `count` observations or a few more along the policy's way, (count, *term.shape) by name.
+
+    They are of different envs in each step, and of all of them where these are few.
+    """
+    steps = max(SAMPLED_STEPS, -(-count // env.num_envs))
+    in_a_step = -(-count // steps)
     obs, seen = env.reset(), []
-    while len(seen) * env.num_envs < count:
-        seen.append(obs)
+    for step in range(steps):
+        chosen = (step * in_a_step + torch.arange(in_a_step)) % env.num_envs
+        seen.append({name: values[chosen.to(values.device)] for name, values in obs.items()})
         obs = env.step(policy.act(obs, deterministic=True)).obs
     return {name: torch.cat([one[name] for one in seen]) for name in obs}
 

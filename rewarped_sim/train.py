@@ -56,6 +56,7 @@ from sapo_learner.checkpoint import (
     save_checkpoint,
     set_aside_newer,
 )
+from sapo_learner.critic_fit import require_enough_samples
 from sapo_learner.export import ExportError, export_bundle
 from sapo_learner.learner import Interrupted, TrainingDiverged
 from sapo_learner.metrics import MetricsLogger
@@ -114,6 +115,7 @@ def train(
     new_task(config.task, dict(config.task_options), torch.device("cpu"))
     device = choose_device(config.device, ranks.local_rank)
     _check_that_it_scales(config, algorithm, ranks)
+    _check_that_minibatches_hold_samples(config, algo_config)
     # The optimisers' moments of idle weights decay into denormal numbers, on which a CPU is 15 times slower.
     torch.set_flush_denormal(True)
     if observer is None or not ranks.is_first:
@@ -139,6 +141,14 @@ def _check_that_it_scales(config: TrainConfig, algorithm: Algorithm, ranks: Rank
         raise ConfigError(
             f"num_envs must be a multiple of the number of ranks, {ranks.size}, which share them, got {config.num_envs}"
         )
+
+
+def _check_that_minibatches_hold_samples(config: TrainConfig, algo_config: Any) -> None:
+    try:
+        samples = algo_config.horizon * config.num_envs
+        require_enough_samples(samples, getattr(algo_config, "num_minibatches", 1))
+    except ValueError as error:
+        raise ConfigError(f"{config.algo}: {error}") from error
 
 
 class _Run:

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from sapo_learner.distributions import SquashedNormal
+from sapo_learner.parallel import SINGLE, Ranks
 
 MIN_RATIO, MAX_RATIO = 0.2, 2.0
 """How much less or more likely than when it was taken an action may be and still be learned from."""
@@ -31,13 +32,15 @@ class Taken(NamedTuple):
     """(H, N, d): dJ/da, later actions' answers to this one included."""
 
 
-def without_broken_envs(gradient: Tensor) -> Tensor:
+def without_broken_envs(gradient: Tensor, ranks: Ranks = SINGLE) -> Tensor:
     """Return the gradients (H, N, d) with zeros in envs that have any that is not finite.
 
-    Where no env is left they stay as they are, for the guard of the optimiser's step to see.
+    Where no env of any rank is left they stay as they are, for the guard of the optimiser's step to see.
     """
     whole = gradient.isfinite().all(dim=-1).all(dim=0)
-    return torch.where((whole | ~whole.any())[:, None], gradient, 0.0)
+    share = whole.double().mean()
+    ranks.average_([share])
+    return torch.where((whole | (share == 0.0))[:, None], gradient, 0.0)
 
 
 def pathwise(policy: SquashedNormal, taken: Taken) -> Tensor:

@@ -217,13 +217,13 @@ def _with_contract(model: onnx.ModelProto, contract: PolicyContract) -> bytes:
 
 
 def _parity_samples(layout: ObsLayout, observations: Obs) -> NetworkInput:
-    """Return the observations given, followed by perturbed ones, 1000 in all or more, on the CPU."""
+    """Return the observations given, followed by perturbed ones, as many at least, 1000 in all or more, on the CPU."""
     given = layout.pack({name: value.detach().cpu() for name, value in observations.items()})
     count = len(given.state)
     if count < 2:
         raise ExportError(f"observations: expected 2 or more, got {count}")
     generator = Generator().manual_seed(0)  # the same policy gives the same bundle
-    repeats = -(-PARITY_OBSERVATIONS // count)
+    repeats = max(2, -(-PARITY_OBSERVATIONS // count))
 
     def with_perturbed(x: Tensor) -> Tensor:
         noise = standard_normal((repeats - 1, *x.shape), generator)

@@ -99,13 +99,13 @@ class Learner(ABC):
         stop = should_stop or (lambda: False)
         try:
             epoch = self._of_all_envs(self._epoch(lambda: self.ranks.any(stop())))
+            self.epoch += 1
+            self.env_steps += epoch.done.numel()
+            report = self._report(epoch)
         except BaseException:
             self._undo(before)
             raise
         self.before_update = before
-        self.epoch += 1
-        self.env_steps += epoch.done.numel()
-        report = self._report(epoch)
         self._count_skipped(report)
         return report
 
@@ -164,7 +164,7 @@ class Learner(ABC):
         if self._skipped_in_a_row >= self._max_skipped_updates:
             raise TrainingDiverged(
                 f"epoch {self.epoch}: no finite actor gradient {self._skipped_in_a_row} times in a row; "
-                "a smaller actor_learning_rate or a shorter horizon may help",
+                "a smaller learning rate of the actor or a shorter horizon may help",
                 report,
             )
 

@@ -5,8 +5,10 @@ Xing, Luk and Oh, "Stabilizing Reinforcement Learning in Differentiable Multiphy
 improve the actor by the gradient of the window's return, adapt the temperature, and fit the critics to
 TD(lambda) targets. Envs are not reset between epochs; only the gradient is cut.
 
-Where the paper and the code published with it differ, this follows the paper. Beyond both, the gradient clip
-covers the encoders too, the deterministic action is the tanh of the mean, and only weight matrices decay.
+Where the paper and the code published with it differ, this follows the paper, with three exceptions: the temperature's
+learning rate is constant, targets use the temperature after its step, and the critics' losses are averaged and their
+gradients clipped together. Beyond both, the gradient clip covers the encoders too, the deterministic action is the
+tanh of the mean, and only weight matrices decay.
 """
 
 from __future__ import annotations
@@ -286,7 +288,7 @@ class Sapo(Learner):
         weight = discounts(window.done, config.gamma, gradient.dtype) / window.done.numel()
         with torch.no_grad():
             acted = self._distributions(window.inputs)
-        taken = Taken(acted, acted.pre_tanh(window.action_noise), without_broken_envs(gradient))
+        taken = Taken(acted, acted.pre_tanh(window.action_noise), without_broken_envs(gradient, self.ranks))
         metrics = {}
         for _ in range(config.policy_epochs):
             policy = self._distributions(window.inputs)

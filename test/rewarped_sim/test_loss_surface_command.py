@@ -66,7 +66,9 @@ def test_the_same_seed_gives_the_same_surface_and_the_middle_does_not_depend_on_
         (["--run", "{ppo}"], "ppo has no objective of a window; those that have: ['sapo', 'shac', 'apg']"),
         (["--run", "{tmp}"], "is not the folder of a run"),
         (["--run", "{sapo}", "--size", "1"], "--size must be > 1, got 1"),
-        (["--run", "{sapo}", "--span", "0"], "--span must be > 0, got 0"),
+        (["--run", "{sapo}", "--span", "0"], "--span must be > 0 and finite, got 0"),
+        (["--run", "{sapo}", "--span", "inf"], "--span must be > 0 and finite, got inf"),
+        (["--run", "{sapo}", "--num-envs", "0"], "--num-envs must be > 0, got 0"),
         (["--run", "{sapo}", "--out", "x.pdf"], "--out must end in .png, got x.pdf"),
     ],
 )

@@ -224,6 +224,11 @@ def test_a_stop_before_the_first_epoch_saves_too(tiny_config, tmp_path):
         ({"device": "cuda:99"}, DeviceError, "cuda:99"),
         ({"algo_options": {"gama": 0.9}}, ConfigError, "unknown setting 'gama'; did you mean 'gamma'"),
         ({"algo_options": {"gamma": 2.0}}, ConfigError, "gamma must be .*, got 2.0"),
+        (
+            {"algo_options": {"num_minibatches": 10**6}},
+            ConfigError,
+            r"num_minibatches must be <= horizon \* num_envs",
+        ),
         ({"task_options": {"yung": 1.0}}, ConfigError, "unknown setting 'yung'; did you mean 'young'"),
         ({"task_options": {"young": 5.0e6}}, ConfigError, "rolling_flat_small: unstable: a pressure wave"),
     ],

@@ -103,12 +103,15 @@ def share(ranks: Ranks) -> dict:
 
 
 def break_one(ranks: Ranks) -> dict:
-    """Break the gradient on one rank only."""
-    learner = make(ranks)
-    learner.env.broken = ranks.rank == 1
-    before = learner.state_dict()
-    report = learner.update()
-    return {"before": before["policy"], "after": learner.state_dict()["policy"], "report": report}
+    """Break the gradient on one rank only, of all parameters and of the actions."""
+    results = {}
+    for name in ("sapo", "sapo, gradients of actions"):
+        learner = make(ranks, name)
+        learner.env.broken = ranks.rank == 1
+        before = learner.state_dict()["policy"]
+        report = learner.update()
+        results[name] = {"before": before, "after": learner.state_dict()["policy"], "report": report}
+    return results
 
 
 def interrupt_one(ranks: Ranks) -> dict:

@@ -186,6 +186,13 @@ def test_models_that_differ_from_torch_are_not_exported(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_many_observations_are_tried_perturbed_too(tmp_path, monkeypatch):
+    env, policy = flat_policy()
+    monkeypatch.setattr(sapo_learner.export, "PARITY_TOLERANCE", 0.0)
+    with pytest.raises(ExportError, match="on 2400 observations"):
+        export_bundle(policy, env.contract(), new_observations(1200), tmp_path / "bundle")
+
+
 def test_a_policy_that_gives_nan_is_not_exported(tmp_path):
     env, policy = flat_policy()
     policy.head.mean.bias.data.fill_(float("nan"))

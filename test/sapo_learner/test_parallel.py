@@ -93,10 +93,17 @@ def test_what_ranks_find_together_is_known_to_all(two_ranks):
 
 def test_a_gradient_that_is_not_finite_on_one_rank_skips_the_step_on_all(two_ranks):
     for rank in (0, 1):
-        found = two_ranks[rank]["break_one"]
+        found = two_ranks[rank]["break_one"]["sapo"]
         assert found["report"]["actor/skipped"] == 1.0
         learned = {name for name in found["before"] if not name.startswith("normalizer")}
         assert_identical(*({name: found[key][name] for name in learned} for key in ("before", "after")))
+
+
+def test_gradients_of_actions_are_left_out_where_they_are_broken_though_it_be_all_of_a_rank(two_ranks):
+    first, second = (two_ranks[rank]["break_one"]["sapo, gradients of actions"] for rank in (0, 1))
+    assert first["report"]["actor/skipped"] == 0.0
+    assert_identical(first["after"], second["after"])
+    assert not torch.equal(first["before"]["head.mean.bias"], first["after"]["head.mean.bias"])
 
 
 def test_all_ranks_stop_at_the_same_step_where_one_is_told_to(two_ranks):

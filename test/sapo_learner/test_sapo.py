@@ -209,6 +209,21 @@ def test_an_interrupted_update_leaves_no_trace(after_steps):
     assert_identical(sapo.update(), undisturbed.update())
 
 
+def test_an_interrupt_while_the_host_waits_for_the_figures_leaves_no_trace(monkeypatch):
+    sapo, undisturbed = make(), make()
+    before = sapo.state_dict()
+
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(sapo._episodes, "summary", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            sapo.update()
+    assert_identical(sapo.state_dict(), before)
+    assert_identical(sapo.update(), undisturbed.update())
+
+
 def test_a_state_dict_does_not_change_when_training_goes_on():
     sapo = make()
     sapo.update()
