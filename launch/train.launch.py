@@ -23,11 +23,19 @@ TIME_FOR_A_CHECKPOINT_S = "60"
 
 # name: type, default, description
 ARGUMENTS = {
-    "task": (str, "rolling_flat_small", "Registered name of the task"),
-    "algo": (str, "sapo", "Learning algorithm"),
+    "task": (
+        str,
+        "",
+        "Registered name of the task; empty: that of config or resume, else rolling_flat_small",
+    ),
+    "algo": (str, "", "Learning algorithm; empty: that of config or resume, else sapo"),
     "num_envs": (int, "0", "Environments simulated side by side; 0: the task's own number"),
-    "seed": (int, "0", "Seed of every random number generator"),
-    "device": (str, "auto", "cpu, cuda or cuda:N; auto: cuda where there is one, else cpu"),
+    "seed": (int, "-1", "Seed of every random number generator; -1: that of config or resume, else 0"),
+    "device": (
+        str,
+        "",
+        "cpu, cuda or cuda:N; auto, or empty without config: cuda where there is one, else cpu",
+    ),
     "epochs": (int, "0", "Epoch at which to end, those before a resume included; 0: the task's own number"),
     "out_dir": (str, "", "Folder for everything the run writes; empty: a new runs/<task>_<algo>_<seed>"),
     "resume": (

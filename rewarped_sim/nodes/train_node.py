@@ -14,7 +14,7 @@ import queue
 import signal
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any, cast
 
@@ -48,10 +48,14 @@ from sapo_learner.checkpoint import NotSavedError
 from sapo_learner.parallel import Ranks, joined
 
 PARAMS = (
-    Param("task", "", "Registered name of the task; empty means rolling_flat_small."),
-    Param("algo", "", "Learning algorithm; empty means sapo."),
+    Param(
+        "task",
+        "",
+        "Registered name of the task; empty means that of config or resume, else rolling_flat_small.",
+    ),
+    Param("algo", "", "Learning algorithm; empty means that of config or resume, else sapo."),
     Param("num_envs", 0, "Environments simulated side by side; 0 means the task's own number."),
-    Param("seed", 0, "Of every random number generator."),
+    Param("seed", -1, "Of every random number generator; -1 means that of config or resume, else 0."),
     Param("device", "", "cpu, cuda or cuda:N; empty or auto means cuda where there is one, else cpu."),
     Param(
         "epochs", 0, "Epoch at which to end, those before a resume included; 0 means the task's own number."
@@ -261,9 +265,13 @@ class TrainNode(Node):
 
 def config_of_goal(goal: Train.Goal) -> TrainConfig:
     """Read a goal as a configuration; empty and zero fields mean "not given". Raises what `train` raises."""
+    return _config_of({**_fields_of(goal), "seed": goal.seed or None})
+
+
+def _config_of(values: Mapping[str, Any]) -> TrainConfig:
     names = {field.name for field in fields(TrainConfig)} - {"resume"}
-    values = {name: value for name, value in _fields_of(goal).items() if name in names}
-    return read_train_config(values, config_path=goal.config, resume=goal.resume)
+    known = {name: value for name, value in values.items() if name in names}
+    return read_train_config(known, config_path=values["config"], resume=values["resume"])
 
 
 def result_message(result: TrainResult) -> Train.Result:
@@ -286,11 +294,9 @@ def _fields_of(message: Any) -> dict[str, Any]:
 
 
 def _train_once(node: TrainNode, control: RunControl, ranks: Ranks) -> int:
-    names = {field.name for field in fields(TrainConfig)} - {"resume"}
-    values = {name: value for name, value in node.params.items() if name in names}
-    config = ranks.on_first(
-        lambda: read_train_config(values, config_path=node.params["config"], resume=node.params["resume"])
-    )
+    seed = node.params["seed"]
+    values = {**node.params, "seed": None if seed == -1 else seed}
+    config = ranks.on_first(lambda: _config_of(values))
     train(config, observer=node, control=control, ranks=ranks)
     return 0
 

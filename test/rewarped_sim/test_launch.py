@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 
 from rewarped_sim import make
 from sapo_learner.export import export_bundle
@@ -125,6 +126,19 @@ def test_training_ends_the_launch_and_the_policy_plays(launch, tiny_config, tmp_
         code, output = finish(launch("play", "policy:=run/bundle", *words))
         assert code == 0, output
         assert re.search(r"mean return \d+\.\d+ over 2 episodes", output)
+
+
+def test_what_a_file_or_an_earlier_run_says_counts_unless_an_argument_says_otherwise(launch, tmp_path):
+    said = {"task": "cartpole", "algo": "apg", "seed": 7, "epochs": 1, "num_envs": 2, "video": False}
+    (tmp_path / "mine.yaml").write_text(
+        yaml.safe_dump({"run": {**said, "eval_episodes": 2, "device": "cpu"}})
+    )
+    code, output = finish(launch("train", "config:=mine.yaml", "out_dir:=run"))
+    assert code == 0, output
+    code, output = finish(launch("train", "resume:=run", "epochs:=2"))
+    assert code == 0, output
+    found = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())["run"]
+    assert {name: found[name] for name in said} == said | {"epochs": 2}
 
 
 @pytest.mark.parametrize(
