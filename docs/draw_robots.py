@@ -1,4 +1,4 @@
-"""Draw the pictures of docs/articulation.md: the models and, from finished runs, learning curves and strides.
+"""Draw the pictures of docs/articulation.md: the models and, from finished runs, strides.
 
 python docs/draw_robots.py runs/ant_run_sapo_0 runs/hopper_sapo_0 runs/cartpole_sapo_0
 """
@@ -6,7 +6,6 @@ python docs/draw_robots.py runs/ant_run_sapo_0 runs/hopper_sapo_0 runs/cartpole_
 from __future__ import annotations
 
 import argparse
-import csv
 import sys
 from pathlib import Path
 from typing import Any
@@ -16,8 +15,6 @@ import numpy as np
 import onnxruntime
 import torch
 import yaml
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 import rewarped_sim
@@ -29,8 +26,6 @@ from rewarped_sim.scene import Scene
 PICTURES = Path(__file__).parent / "pictures"
 MODELS = {"ant_run": 60, "hopper": 40, "humanoid": 12, "snu_humanoid": 6, "cartpole": 60, "hand_reorient": 20}
 """Tasks, and the control step of random actions at which they are drawn."""
-PUBLISHED = {"ant_run": 4535.9, "hopper": 5060.0, "ant": 8610.0, "humanoid": 8469.0, "snu_humanoid": 6427.0}
-"""Returns of SAPO: paper table 2, and table 5 of its workshop version."""
 STRIDES = {"ant_run": (120, 6), "hopper": (120, 6), "cartpole": (0, 20)}
 """First control step of a strip, and steps between its frames."""
 FRAMES = 6
@@ -41,14 +36,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("runs", type=Path, nargs="*", help="folders of finished runs")
     runs = parser.parse_args().runs
-    for path in (run / name for run in runs for name in ("metrics.csv", "config.yaml", "bundle/policy.onnx")):
+    for path in (run / name for run in runs for name in ("config.yaml", "bundle/policy.onnx")):
         if not path.exists():
             print(f"{path} is missing: give folders of finished runs", file=sys.stderr)
             return 2
     PICTURES.mkdir(exist_ok=True)
     draw_models(PICTURES / "articulated_models.png")
-    if runs:
-        draw_curves(PICTURES / "robot_curves.png", runs)
     for run in runs:
         draw_strip(PICTURES / f"{task_of(run)}.png", run)
     return 0
@@ -67,31 +60,6 @@ def draw_models(path: Path) -> None:
         panels.append(picture(env.scene(0), Camera.framing([env.scene(0)]), 400))
     rows = [np.concatenate(panels[i : i + 3], axis=1) for i in range(0, len(panels), 3)]
     imageio.imwrite(path, np.concatenate(rows, axis=0))
-
-
-def draw_curves(path: Path, runs: list[Path]) -> None:
-    """Return over env steps of each run, and the published return."""
-    figure = Figure(figsize=(4.2 * len(runs), 3.4), dpi=130, layout="constrained")
-    FigureCanvasAgg(figure)
-    grid = np.atleast_1d(figure.subplots(1, len(runs)))
-    for run, axes in zip(runs, grid, strict=True):
-        task = task_of(run)
-        with (run / "metrics.csv").open() as file:
-            rows = [(float(row["env_steps"]), float(row["return"])) for row in csv.DictReader(file)]
-        steps, returns = np.array(rows).T
-        axes.plot(steps / 1e6, returns, color="#2a6fbb", label="while training, stochastic policy")
-        if task in PUBLISHED:
-            axes.axhline(
-                PUBLISHED[task],
-                color="#d1762b",
-                linestyle="--",
-                label=f"published SAPO: {PUBLISHED[task]:.0f}",
-            )
-        axes.set(title=task, xlabel="million env steps", ylabel="episode return")
-        axes.grid(alpha=0.25)
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.legend(frameon=False, loc="lower right")
-    figure.savefig(path)
 
 
 def draw_strip(path: Path, run: Path) -> None:
