@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import os
-import threading
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -24,18 +24,32 @@ def test_growth_is_that_of_the_line_through_the_windows_and_peaks_are_none():
     assert growth(values.tolist()) == pytest.approx(10.0, abs=0.3)
 
 
+ONE_MORE_OF_EACH = """
+import sys, threading
+print("ready", flush=True)
+sys.stdin.readline()
+threading.Thread(target=threading.Event().wait, daemon=True).start()
+file = open(sys.argv[1], "w")
+print("more", flush=True)
+sys.stdin.readline()
+"""
+
+
 def test_a_sample_knows_the_descriptors_and_threads_of_a_process(tmp_path):
-    before = sample(os.getpid(), 1.0)
-    over = threading.Event()
-    thread = threading.Thread(target=over.wait)
-    thread.start()
-    with (tmp_path / "file").open("w"):
-        during = sample(os.getpid(), 2.0)
-    over.set()
-    thread.join()
+    words = [sys.executable, "-c", ONE_MORE_OF_EACH, str(tmp_path / "file")]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(words, stdin=pipe, stdout=pipe, text=True) as process:
+        assert process.stdin and process.stdout
+        assert process.stdout.readline() == "ready\n"
+        before = sample(process.pid, 1.0)
+        process.stdin.write("\n")
+        process.stdin.flush()
+        assert process.stdout.readline() == "more\n"
+        during = sample(process.pid, 2.0)
+        process.communicate("\n")
     assert during.descriptors == before.descriptors + 1
     assert during.threads == before.threads + 1
-    assert before.memory_mb > 10.0
+    assert before.memory_mb > 5.0
 
 
 def test_the_summary_tells_slopes_by_the_hour():
