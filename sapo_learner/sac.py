@@ -91,7 +91,7 @@ class SacConfig:
     target_entropy_per_dim: float = -0.5
     """Entropy per action dimension [nat] that the temperature is adapted to."""
     max_skipped_updates: int = 10
-    """Epochs in a row that may meet a non-finite gradient before `TrainingDiverged`."""
+    """Epochs in a row that may meet a non-finite gradient, or bring no finite transition, before `TrainingDiverged`."""
 
     def __post_init__(self) -> None:
         require_sizes(self, "actor_hidden", "critic_hidden")
@@ -186,6 +186,7 @@ class Sac(Learner):
             "temperature": self.temperature.value,
             "replay/dropped": (~finite).sum(),
         }
+        metrics["actor/skipped"] = metrics["actor/skipped"] + ~finite.any()  # a dead simulator ends the run
         return Epoch(window.reward, window.done, window.info, metrics)
 
     def _act(self, should_stop: Callable[[], bool]) -> Experience:

@@ -5,6 +5,7 @@ import torch
 from point_mass import PointMass
 
 from sapo_learner.algorithms import ALGORITHMS
+from sapo_learner.learner import TrainingDiverged
 from sapo_learner.vec_env import StepResult
 
 SMALL = {
@@ -37,8 +38,8 @@ class SpoiledReward(PointMass):
         return StepResult(**{**result.__dict__, "reward": reward})
 
 
-def make(name, *, with_cloud=False, **spoils):
-    env = SpoiledReward(with_cloud=with_cloud)
+def make(name, *, with_cloud=False, env=None, **spoils):
+    env = env or SpoiledReward(with_cloud=with_cloud)
     for attribute, value in spoils.items():
         setattr(env, attribute, value)
     algorithm = ALGORITHMS[name]
@@ -113,6 +114,22 @@ def test_a_reward_that_is_not_finite_leaves_the_actors_step_as_it_was(name, adde
     assert metrics["actor/skipped"] == 0
     assert_equal(weights(broken.policy), weights(clean.policy))
     assert metrics["actor/grad_norm"] == clean_metrics["actor/grad_norm"]
+
+
+@pytest.mark.parametrize("name", ALGORITHMS)
+def test_rewards_that_are_never_finite_end_the_run_and_leave_the_policy_as_it_was(name):
+    class NeverFinite(PointMass):
+        def step(self, action):
+            result = super().step(action)
+            return StepResult(**{**result.__dict__, "reward": result.reward * float("nan")})
+
+    learner = make(name, env=NeverFinite())
+    before = weights(learner.policy)
+    for _ in range(9):
+        assert learner.update()["actor/skipped"] > 0
+    with pytest.raises(TrainingDiverged, match="10 times in a row"):
+        learner.update()
+    assert_equal(weights(learner.policy), before)
 
 
 @with_critics
