@@ -46,10 +46,10 @@ def main() -> None:
     """Train, try, print, write after every run."""
     parser = argparse.ArgumentParser(prog="bench.vision_training", description=__doc__)
     parser.add_argument("--task", default="rolling_flat_small")
-    parser.add_argument("--epochs", type=int, default=30)
+    parser.add_argument("--epochs", type=int, help="epochs of each run (default: the task's)")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument(
-        "--eval-envs", type=int, default=8, help="held-out starts, one episode each (default: 8)"
+        "--eval-envs", type=int, default=16, help="held-out starts, one episode each (default: 16)"
     )
     parser.add_argument("--runs", type=Path, default=Path("runs/vision"), help="folder of the runs")
     options = parser.parse_args()
@@ -59,8 +59,9 @@ def main() -> None:
     for seed in options.seeds:
         for cloud in CLOUD_SOURCES:
             folder = options.runs / f"{options.task}_{cloud}_{seed}"
-            values = {"task": options.task, "seed": seed, "epochs": options.epochs, "device": "cpu"}
+            values = {"task": options.task, "seed": seed, "device": "cpu"}
             values |= {"video": False, "eval_episodes": 1, "out_dir": str(folder)}
+            values |= {"epochs": options.epochs} if options.epochs else {}
             config = read_train_config(values, resume="true" if folder.exists() else "")
             config = configure(config, {"task_options": {"cloud": cloud}}, "run")
             rows.append(measure(config, cloud, eval_envs=options.eval_envs))

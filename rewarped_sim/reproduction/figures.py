@@ -97,7 +97,7 @@ def draw_grid(path: Path, records: Sequence[Record], swept: tuple[str, str] = SW
         axes.set_xlabel(swept[0])
         axes.set_ylabel(swept[1])
         axes.set_title(task if algo == "sapo" else f"{task}, {algo}")
-        figure.colorbar(image, ax=axes)
+        figure.colorbar(image, ax=axes, label="return")
     figure.savefig(path)
 
 
