@@ -235,7 +235,7 @@ class Env:
 
     @property
     def bad_adjoints(self) -> Tensor:
-        """How often each env's gradient was not finite and was dropped, (num_envs,) int64."""
+        """How often each env's gradient was not finite, or beyond 1e12, and was dropped, (num_envs,) int64."""
         return self._bridge.bad_adjoints
 
     @torch.no_grad()

@@ -18,9 +18,10 @@ from typing import Any
 from rewarped_sim.env import DeviceError, Env
 from rewarped_sim.evaluation_progress import EvaluationProgress
 from rewarped_sim.json_file import write_json
+from rewarped_sim.output_path import require_writable
 from rewarped_sim.registry import ConfigError, task_names
 from rewarped_sim.train import BAD_INPUT, choose_device, show_log
-from rewarped_sim.train_config import read_train_config
+from rewarped_sim.train_config import TrainConfig, read_train_config
 from rewarped_sim.trained_run import (
     EVALUATION_SEED_OFFSET,
     TrainedRun,
@@ -84,6 +85,12 @@ def summary(result: EvalResult) -> dict[str, Any]:
     }
 
 
+def settings(config: TrainConfig) -> dict[str, Any]:
+    """Return what two runs of a task and algorithm may differ in besides their seed."""
+    names = ("num_envs", "epochs", "select_every", "task_options", "algo_options")
+    return {name: getattr(config, name) for name in names}
+
+
 def report(run: TrainedRun, results: Mapping[str, EvalResult]) -> dict[str, Any]:
     """Return what is known of one run as plain containers."""
     return {
@@ -91,6 +98,7 @@ def report(run: TrainedRun, results: Mapping[str, EvalResult]) -> dict[str, Any]
         "task": run.config.task,
         "algo": run.config.algo,
         "seed": run.config.seed,
+        "settings": settings(run.config),
         "checkpoint": run.checkpoint.name,
         "epoch": run.epoch,
         "policy_of_epoch": run.policy_of_epoch,
@@ -101,13 +109,14 @@ def report(run: TrainedRun, results: Mapping[str, EvalResult]) -> dict[str, Any]
 
 
 def over_runs(reports: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Return, for each task and algorithm, mean and interquartile mean over the means of its runs, with intervals."""
-    groups: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
+    """Return mean and interquartile mean over the means of runs that differ by their seed alone, with intervals."""
+    groups: dict[str, list[Mapping[str, Any]]] = {}
     for one in reports:
-        groups.setdefault((one["task"], one["algo"]), []).append(one)
+        groups.setdefault(repr([one[name] for name in ("task", "algo", "settings")]), []).append(one)
     rows = []
-    for (task, algo), members in groups.items():
-        row: dict[str, Any] = {"task": task, "algo": algo, "runs": len(members), "agents": {}}
+    for members in groups.values():
+        row: dict[str, Any] = {name: members[0][name] for name in ("task", "algo")}
+        row |= {"runs": len(members), "seeds": [member["seed"] for member in members], "agents": {}}
         for agent in members[0]["agents"]:
             means = [member["agents"][agent]["mean"] for member in members]
             mean, iqm = mean_ci95(means), interquartile_mean_ci95([means])
@@ -122,11 +131,26 @@ def over_runs(reports: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     return rows
 
 
+def _require_different_seeds(folders: Sequence[Path], configs: Sequence[TrainConfig]) -> None:
+    """Raise ConfigError where two runs are the same one: an interval over them would say that chance played no part."""
+    alike: dict[str, Path] = {}
+    for folder, config in zip(folders, configs, strict=True):
+        run = repr([config.task, config.algo, config.seed, settings(config)])
+        if run in alike:
+            raise ConfigError(
+                f"--run {alike[run]} and {folder}: the same settings and seed {config.seed}; "
+                "give each run once, and train others with --seed"
+            )
+        alike[run] = folder
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Evaluate from the command line; returns 0 done, 2 bad input, 3 device missing, 1 stopped or not written."""
     options = _parser().parse_args(arguments)
     show_log()
     try:
+        if options.json:
+            require_writable(options.json, "--json")
         content = _evaluate(options)
         if options.json:
             write_json(options.json, content)
@@ -136,7 +160,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except DeviceError as error:
         return _complain(str(error), 3)
     except OSError as error:
-        return _complain(f"{options.json}: cannot be written: {error.strerror or error}", 1)
+        return _complain(str(error), 1)
     except KeyboardInterrupt:
         return _complain("stopped before the evaluation was done; nothing was written", 1)
     return 0
@@ -156,12 +180,15 @@ def _evaluate(options: argparse.Namespace) -> dict[str, Any]:
         read_run_config(folder) for folder in options.run
     ]  # all are there, before the first one is tried
     agents = AGENTS if options.agent is None else (BASELINES[options.agent],)
+    _require_different_seeds(options.run, configs)
     rounds = len(configs) * len(agents)
     progress = EvaluationProgress(rounds, episodes_per_env=options.episodes_per_env)
     reports = []
     for folder in options.run:
         run = load_run(folder, device=device, num_envs=options.num_envs)
         log.info("%s: %s, %s, epoch %d", folder, run.config.task, run.config.algo, run.policy_of_epoch)
+        if run.epoch < run.config.epochs:
+            log.warning("%s: not finished: epoch %d of %d", folder, run.epoch, run.config.epochs)
         results = evaluate_agents(
             run.env, run.policy, agents, episodes_per_env=options.episodes_per_env, progress=progress
         )

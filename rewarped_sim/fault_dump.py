@@ -13,7 +13,7 @@ log = logging.getLogger(__name__)
 
 FAULTS = {
     "nonfinite": "an env broke (state or reward not finite, or a fault of its physics) and was reset",
-    "bad_adjoints": "the gradient through an env's physics was not finite and was dropped",
+    "bad_adjoints": "the gradient through an env's physics was not finite, or beyond 1e12, and was dropped",
     "actor/skipped": "the actor's gradient was not finite, or (SAC) no finite transition came",
     "critic/skipped": "a critic's gradient was not finite: no step was taken",
     "critic/masked_targets": "targets of the critics were not finite and were left out",

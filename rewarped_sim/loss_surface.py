@@ -27,6 +27,7 @@ from tqdm import tqdm
 
 from rewarped_sim.env import DeviceError
 from rewarped_sim.json_file import write_json
+from rewarped_sim.output_path import require_writable
 from rewarped_sim.registry import ConfigError
 from rewarped_sim.train import BAD_INPUT, choose_device, show_log
 from rewarped_sim.trained_run import TrainedRun, load_run, read_run_config
@@ -78,7 +79,6 @@ def draw(path: Path, surfaces: dict[str, NDArray[np.float64]], coordinates: NDAr
         axes.set_zlabel("loss")
         axes.tick_params(labelsize=7)
         axes.set_box_aspect(None, zoom=0.9)  # room for the label on the right
-    path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path)
 
 
@@ -93,7 +93,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except DeviceError as error:
         return _complain(str(error), 3)
     except OSError as error:
-        return _complain(f"{options.out}: cannot be written: {error.strerror or error}", 1)
+        return _complain(str(error), 1)
     except KeyboardInterrupt:
         return _complain("stopped before the surfaces were done; nothing was written", 1)
     return 0
@@ -108,6 +108,7 @@ def _draw_runs(options: argparse.Namespace) -> None:
         raise ConfigError(f"--num-envs must be > 0, got {options.num_envs}")
     if options.out.suffix != ".png":
         raise ConfigError(f"--out must end in .png, got {options.out}")
+    require_writable(options.out, "--out")
     device = choose_device(options.device)
     for folder in options.run:
         read_run_config(folder)  # all are there, before the first one takes its time

@@ -86,7 +86,7 @@ def configure(config: Any, overrides: dict[str, Any], where: str) -> Any:
     changes = {}
     for key, value in overrides.items():
         if key not in known:
-            raise ConfigError(f"{where}: {unknown('setting', key, sorted(known))}")
+            raise ConfigError(f"{where}: {unknown('setting', str(key), sorted(known))}")
         default = known[key]
         if key in of_any_length and isinstance(value, (list, tuple)):
             default = tuple(default[:1]) * len(value)
@@ -115,8 +115,20 @@ def _convert(value: Any, default: Any, where: str) -> Any:
     if type(value) is not type(default):
         raise ConfigError(
             f"{where}: expected {type(default).__name__}, got {value!r} ({type(value).__name__})"
+            + (
+                "; YAML takes 1e-3 for text, 1.0e-3 for a number"
+                if _is_number_as_text(value, default)
+                else ""
+            )
         )
     return value
+
+
+def _is_number_as_text(value: Any, default: Any) -> bool:
+    try:
+        return isinstance(value, str) and isinstance(default, float) and isinstance(float(value), float)
+    except ValueError:
+        return False
 
 
 def _load_tasks() -> None:

@@ -108,7 +108,9 @@ class FaultFinder(WatchedEnv):
             dropped = self.env.bad_adjoints - self._bad_adjoints
             self._bad_adjoints = self.env.bad_adjoints.clone()
             self.findings.extend(
-                Finding(step, env, "the gradient through physics is not finite and is dropped")
+                Finding(
+                    step, env, "the gradient through physics is not finite or beyond 1e12, and is dropped"
+                )
                 for env in dropped.nonzero().flatten().tolist()
             )
 

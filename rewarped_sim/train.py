@@ -352,6 +352,8 @@ class _Run:
         """Save a checkpoint of the last whole epoch, unless that was done."""
         learner = self._learner
         if learner.epoch != self._saved_epoch:
+            if self._metrics is not None:
+                self._metrics.sync()
             state = learner.state_dict()
             if self._best is not None:
                 state |= {"best_policy": self._best.state_dict(), "trial_owed": self._trial_owed}

@@ -12,7 +12,7 @@ import yaml
 from rewarped_sim.registry import ConfigError, configure, find, unknown
 from rewarped_sim.run_folder import CONFIG_FILE, find_run
 from rewarped_sim.share import find_share_file
-from sapo_learner.algorithms import ALGORITHMS, NAMES, split_name
+from sapo_learner.algorithms import NAMES, split_name
 
 DEFAULT_TASK = "rolling_flat_small"
 
@@ -112,8 +112,7 @@ def read_train_config(values: Mapping[str, Any], *, config_path: str = "", resum
         run |= {"out_dir": str(folder), "resume": True, "resume_from": str(checkpoint or "")}
     run.setdefault("num_envs", find(_name(run, "task") or DEFAULT_TASK).num_envs)
     run["task_options"] = _merge(layers, "task")
-    family, variation = split_name(_name(run, "algo") or TrainConfig.algo)
-    run["algo_options"] = _merge([layers[0], {family: dict(variation)}, *layers[1:]], family)
+    run["algo_options"] = _algo_options(layers, _name(run, "algo") or TrainConfig.algo)
     return configure(TrainConfig(), run, "run")
 
 
@@ -129,9 +128,19 @@ def _merge(layers: list[dict[str, dict[str, Any]]], section: str) -> dict[str, A
     return {key: value for layer in layers for key, value in layer.get(section, {}).items()}
 
 
+def _algo_options(layers: list[dict[str, dict[str, Any]]], algo: str) -> dict[str, Any]:
+    """Combine what the layers say of an algorithm and, over it, of the variation; the first one is of the task."""
+    family, variation = split_name(algo)
+    of_task, *rest = layers
+    options = {**of_task.get(family, {}), **variation, **of_task.get(algo, {})}
+    for layer in rest:
+        options |= {**layer.get(family, {}), **layer.get(algo, {})}
+    return options
+
+
 def _read_sections(path: Path) -> dict[str, dict[str, Any]]:
-    """Read a YAML file of differences: `run`, `task` and one section per algorithm, with keys and values."""
-    known = ["run", "task", *ALGORITHMS]
+    """Read a YAML file of differences: `run`, `task` and one section per algorithm or variation, of keys and values."""
+    known = ["run", "task", *NAMES]
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:

@@ -61,7 +61,7 @@ class ApgConfig:
     max_grad_norm: float = 1.0
     """Clip of the gradient norm over all parameters."""
     max_skipped_updates: int = 10
-    """Updates in a row that may be skipped for a non-finite gradient before `TrainingDiverged`."""
+    """Epochs in a row that may meet a non-finite gradient before `TrainingDiverged`."""
 
     def __post_init__(self) -> None:
         require_sizes(self, "actor_hidden")

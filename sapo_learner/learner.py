@@ -24,7 +24,7 @@ class Interrupted(Exception):  # noqa: N818 (asked for by the caller, so not an 
 
 
 class TrainingDiverged(RuntimeError):  # noqa: N818
-    """Too many epochs in a row had no finite actor gradient."""
+    """Too many epochs in a row met gradients that were not finite."""
 
     def __init__(self, message: str, metrics: dict[str, float]) -> None:
         super().__init__(message)
@@ -91,8 +91,8 @@ class Learner(ABC):
 
         Raises:
             Interrupted: `should_stop()` turned true; nothing has changed.
-            TrainingDiverged: the actor's gradient was not finite for too many epochs in a row. The epoch is
-                complete but for its actor step, and the learner can be saved.
+            TrainingDiverged: a gradient of actor or critics was not finite in too many epochs in a row. The epoch is
+                complete but for the steps that were left out, and the learner can be saved.
         Whatever else goes wrong, a keyboard interrupt too, leaves the learner as it was, to be saved and continued.
         """
         before = self._snapshot()
@@ -160,11 +160,13 @@ class Learner(ABC):
         }
 
     def _count_skipped(self, report: dict[str, float]) -> None:
-        self._skipped_in_a_row = self._skipped_in_a_row + 1 if report["actor/skipped"] > 0 else 0
+        broken = [name for name in ("actor", "critic") if report.get(f"{name}/skipped", 0.0) > 0]
+        self._skipped_in_a_row = self._skipped_in_a_row + 1 if broken else 0
         if self._skipped_in_a_row >= self._max_skipped_updates:
             raise TrainingDiverged(
-                f"epoch {self.epoch}: no finite actor gradient {self._skipped_in_a_row} times in a row; "
-                "a smaller learning rate of the actor or a shorter horizon may help",
+                f"epoch {self.epoch}: no finite {' and '.join(broken)} gradient "
+                f"{self._skipped_in_a_row} times in a row; "
+                "smaller learning rates or rewards, or a shorter horizon, may help",
                 report,
             )
 

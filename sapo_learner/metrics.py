@@ -6,6 +6,7 @@ TensorBoard writes behind; what a killed process still owed it is written anew f
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import logging
@@ -35,6 +36,9 @@ class MetricsLogger:
         folder.mkdir(parents=True, exist_ok=True)
         clear_leftovers(folder)
         self._rows = [row for row in read_metrics(self.path) if row[EPOCH] <= epoch]
+        last = self._rows[-1][EPOCH] if self._rows else 0
+        if last < epoch:
+            log.warning("%s ends with epoch %d; rows up to %d are lost", self.path, last, epoch)
         self._columns = list(self._rows[0]) if self._rows else []
         self._written = 0
         """How many of the rows are in the file."""
@@ -67,6 +71,12 @@ class MetricsLogger:
             if all_written:  # else it was said before
                 log.warning("%s: %s; rows wait until it can be written", self.path, error.strerror or error)
         self._show(row)
+
+    def sync(self) -> None:
+        """Bring the rows to the disk, so that a power cut leaves those of a checkpoint that is saved after this."""
+        # a disk that takes no rows takes no checkpoint either, and that is said
+        with contextlib.suppress(OSError), self.path.open("rb") as file:
+            os.fsync(file.fileno())
 
     def close(self) -> None:
         """Flush the TensorBoard events; the CSV file is complete at any time."""
@@ -104,14 +114,25 @@ class MetricsLogger:
 def read_metrics(path: str | os.PathLike[str]) -> list[dict[str, float]]:
     """Read a `metrics.csv`, one dict an epoch with NaN where there was nothing; no file means no rows.
 
-    A last row that a crash cut short is left out.
+    A last row that a crash cut short is left out. So is, with a warning, a line without numbers and what follows it.
     """
     path = Path(path)
     if not path.exists():
         return []
-    text = path.read_text()
-    whole_lines = text[: text.rfind("\n") + 1].splitlines()
-    return [{name: float(value) for name, value in row.items()} for row in csv.DictReader(whole_lines)]
+    text = path.read_text(errors="replace")
+    names, *lines = text[: text.rfind("\n") + 1].split("\n")[:-1] or [EPOCH]
+    columns, rows = names.split(","), []
+    for number, line in enumerate(lines, start=2):
+        try:
+            values = [float(value) for value in line.split(",")]
+            rows.append(dict(zip(columns, values, strict=True)))
+        except ValueError:
+            log.warning("%s: line %d cannot be read; it and what follows is left out", path, number)
+            break
+    if rows and EPOCH not in columns:
+        log.warning("%s: line 1 cannot be read; the file is left out", path)
+        return []
+    return rows
 
 
 def _as_text(value: float) -> str:

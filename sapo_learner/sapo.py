@@ -118,7 +118,7 @@ class SapoConfig:
     divergence_weight: float = 0.2
     """Keeps those steps near the policy that acted: weight of the divergence [unscaled reward per nat]."""
     max_skipped_updates: int = 10
-    """Actor updates in a row that may be skipped for a non-finite gradient before `TrainingDiverged`."""
+    """Epochs in a row that may meet a non-finite gradient, of actor or critics, before `TrainingDiverged`."""
 
     def __post_init__(self) -> None:
         require_sizes(self, "actor_hidden", "critic_hidden")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 
@@ -12,17 +13,21 @@ def require(condition: bool, message: str) -> None:
 
 
 def require_positive(config: Any, *names: str) -> None:
-    """Each is > 0; NaN is not."""
+    """Each is > 0 and finite."""
     for name in names:
         value = getattr(config, name)
-        require(value > 0, f"{name} must be > 0, got {value}")
+        require(0 < value < math.inf, f"{name} must be > 0{_and_finite(value)}, got {value}")
 
 
 def require_not_negative(config: Any, *names: str) -> None:
-    """Each is >= 0; NaN is not."""
+    """Each is >= 0 and finite."""
     for name in names:
         value = getattr(config, name)
-        require(value >= 0, f"{name} must be >= 0, got {value}")
+        require(0 <= value < math.inf, f"{name} must be >= 0{_and_finite(value)}, got {value}")
+
+
+def _and_finite(value: float) -> str:
+    return "" if math.isfinite(value) else " and finite"
 
 
 def require_fraction(config: Any, *names: str) -> None:

@@ -86,7 +86,7 @@ class ShacConfig:
     target_keep: float = 0.995
     """What the slow copy of the critic keeps of itself in each epoch."""
     max_skipped_updates: int = 10
-    """Actor updates in a row that may be skipped for a non-finite gradient before `TrainingDiverged`."""
+    """Epochs in a row that may meet a non-finite gradient, of actor or critics, before `TrainingDiverged`."""
 
     def __post_init__(self) -> None:
         require_sizes(self, "actor_hidden", "critic_hidden")

@@ -38,7 +38,7 @@ class TrajOptConfig:
     max_grad_norm: float = 0.5
     """Clip of the gradient norm over the whole sequence."""
     max_skipped_updates: int = 10
-    """Updates in a row that may be skipped for a non-finite gradient before `TrainingDiverged`."""
+    """Epochs in a row that may meet a non-finite gradient before `TrainingDiverged`."""
 
     def __post_init__(self) -> None:
         require_betas(self)

@@ -72,10 +72,12 @@ def carry_out(
             path = record.write(results)
         except Stopped:
             progress.leave(job)
-        except (JobError, OSError) as error:
-            failures.append(Failure(job, str(error)))
+        except Exception as error:  # whatever it is, the other jobs go on
+            expected = isinstance(error, JobError | OSError)
+            reason = str(error) if expected else f"{type(error).__name__}: {error}"
+            failures.append(Failure(job, reason))
             progress.fail(job)
-            log.warning("failed: %s: %s", job.name, error)
+            log.warning("failed: %s: %s", job.name, reason)
         else:
             progress.finish(job)
             log.info("done: %s: %s", job.name, path)

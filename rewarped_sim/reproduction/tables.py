@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from rewarped_sim.registry import find
 from rewarped_sim.reproduction import published
 from rewarped_sim.reproduction.record import Record
-from rewarped_sim.reproduction.suites import BASELINES, SUITES
+from rewarped_sim.reproduction.suites import BASELINES, SUITES, TRAJOPT_PASSES
 from sapo_learner.algorithms import ABLATIONS, NAMES
 from sapo_learner.statistics import Interval, interquartile_mean_ci95, mean_ci95
 
@@ -168,12 +169,15 @@ def _remark_on_budgets(records: Sequence[Record]) -> str:
         }
     )
     under = [task for task in tasks_of(records) if _is_under_published(records, task)]
+    passes = {task: _trajopt_passes(records, task) for task in tasks_of(records)}
+    fewer = [f"{task} {count:.0f}" for task, count in passes.items() if round(count) < TRAJOPT_PASSES]
     lines = [f"{task} {label}: {epochs} of {full} epochs" for task, label, epochs, full in short]
     remark = "Learning rates fall to their last value over the *planned* epochs"
-    if not lines and not under:
+    if not (lines or under or fewer):
         return f"{remark}; every run had its full budget."
     what = [f"scaled down: {'; '.join(lines)}"] if lines else []
     what += [f"fewer env steps than published: {', '.join(under)}"] if under else []
+    what += [f"trajopt's passes, of {TRAJOPT_PASSES}: {', '.join(fewer)}"] if fewer else []
     return (
         f"{remark}: a shorter budget is a shorter schedule, not the beginning of the long one. "
         f"Shorter here: {' — '.join(what)}."
@@ -183,6 +187,13 @@ def _remark_on_budgets(records: Sequence[Record]) -> str:
 def _is_under_published(records: Sequence[Record], task: str) -> bool:
     ours = [record.env_steps for record in records if record.task == task and record.algo != "trajopt"]
     return bool(ours) and task in published.STEPS and min(ours) < 0.95 * published.STEPS[task]
+
+
+def _trajopt_passes(records: Sequence[Record], task: str) -> float:
+    """Return how often TrajOpt went through an episode; the published number where it has not run."""
+    steps = find(task).config.max_episode_steps
+    passes = [r.env_steps / (r.num_envs * steps) for r in records if (r.task, r.algo) == (task, "trajopt")]
+    return min(passes, default=float(TRAJOPT_PASSES))
 
 
 def _mean(records: Sequence[Record], task: str, label: str, agent: str) -> float:

@@ -18,6 +18,10 @@ from torch.autograd.function import once_differentiable
 from rewarped_sim.engine.trajectory import StoragePlan
 from rewarped_sim.torch_bridge.engine import Engine, Port
 
+MAX_ADJOINT = 1.0e12
+"""What the gradient through an env's physics may reach. Beyond, it says nothing any more, and its square comes near the
+end of float32: one env would cost all of them their step."""
+
 
 class WindowError(RuntimeError):
     """A gradient was asked for outside of its window."""
@@ -40,7 +44,7 @@ class Bridge:
         self._next = 0
         self._window = 0
         self.bad_adjoints = torch.zeros(num_envs, dtype=torch.int64, device=device)
-        """How often each env's gradient was not finite and was replaced by zero: (num_envs,) int64."""
+        """How often each env's gradient was not finite or beyond `MAX_ADJOINT`, and made 0: (num_envs,) int64."""
 
     @property
     def faults(self) -> Tensor:
@@ -119,12 +123,12 @@ class Bridge:
         with torch_stream(self.device):
             self.engine.backward(slot)
         bars = [port.value_bar[slot] for port in ports if port.value_bar is not None]
-        # An env whose gradient is not finite passes none on; the others never touched its part of any buffer.
+        # An env whose gradient broke passes none on; the others never touched its part of any buffer.
         size = torch.stack([bar.reshape(len(bar), -1).abs().amax(dim=1) for bar in bars]).amax(dim=0)
-        finite = torch.isfinite(size)
-        self.bad_adjoints += ~finite
+        sound = size <= MAX_ADJOINT  # NaN is not
+        self.bad_adjoints += ~sound
         zero = torch.zeros((), device=self.device)
-        return [torch.where(finite.view(-1, *[1] * (bar.dim() - 1)), bar, zero) for bar in bars]
+        return [torch.where(sound.view(-1, *[1] * (bar.dim() - 1)), bar, zero) for bar in bars]
 
 
 class _Step(torch.autograd.Function):

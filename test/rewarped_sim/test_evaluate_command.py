@@ -87,21 +87,48 @@ def test_any_number_of_envs_will_do(run, tmp_path):
     assert len(content["runs"][0]["agents"]["stochastic"]["returns"][0]) == 5
 
 
+def of_another(run, tmp_path, old, new):
+    """A copy of the run that says something else of itself."""
+    folder = shutil.copytree(run.out_dir, tmp_path / f"{new}".replace(" ", "_"))
+    text = (folder / "config.yaml").read_text()
+    assert text.count(old) == 1
+    (folder / "config.yaml").write_text(text.replace(old, new))
+    return folder
+
+
 def test_several_runs_of_an_algorithm_are_summed_up_over_their_means(run, tmp_path):
-    content = evaluated(tmp_path, "--run", run.out_dir, "--run", run.out_dir, "--agent", "random")
+    other = of_another(run, tmp_path, "seed: 0", "seed: 5")
+    content = evaluated(tmp_path, "--run", run.out_dir, "--run", other, "--agent", "random")
     (summary,) = content["over_runs"]
-    mean = content["runs"][0]["agents"]["random"]["mean"]
-    assert (summary["runs"], set(summary["agents"])) == (2, {"random"})
-    assert summary["agents"]["random"]["mean"] == pytest.approx(mean)
-    assert summary["agents"]["random"]["ci95"] == pytest.approx(0.0, abs=1e-9)  # the same run twice
+    first, second = (report["agents"]["random"]["mean"] for report in content["runs"])
+    assert (summary["runs"], summary["seeds"], set(summary["agents"])) == (2, [0, 5], {"random"})
+    assert summary["agents"]["random"]["mean"] == pytest.approx(0.5 * (first + second))
+    assert summary["agents"]["random"]["ci95"] == pytest.approx(12.7062 * 0.5 * abs(first - second), rel=1e-4)
 
 
-def test_runs_are_summed_up_by_task_and_algorithm():
-    def report(algo, mean):
-        return {"task": "ant", "algo": algo, "agents": {"stochastic": {"mean": mean}}}
+def test_the_same_run_twice_is_refused_since_chance_would_seem_to_play_no_part(run, tmp_path, capsys):
+    copy = shutil.copytree(run.out_dir, tmp_path / "copy")
+    for other in (run.out_dir, copy):
+        assert main(["--run", str(run.out_dir), "--run", str(other), "--device", "cpu"]) == 2
+        assert f"--run {run.out_dir} and {other}: the same settings and seed 0" in capsys.readouterr().err
 
-    rows = over_runs([report("sapo", 1.0), report("shac", 9.0), report("sapo", 3.0)])
-    assert [(row["algo"], row["runs"]) for row in rows] == [("sapo", 2), ("shac", 1)]
+
+def test_a_run_that_is_not_finished_is_said_to_be(run, tmp_path, caplog):
+    longer = of_another(run, tmp_path, "epochs: 2", "epochs: 9")
+    with caplog.at_level("WARNING", logger="rewarped_sim"):
+        content = evaluated(tmp_path, "--run", run.out_dir, "--run", longer, "--agent", "zero")
+    assert f"{longer}: not finished: epoch 2 of 9" in caplog.text and f"{run.out_dir}: not" not in caplog.text
+    assert [row["runs"] for row in content["over_runs"]] == [1, 1]
+
+
+def test_runs_are_summed_up_by_task_algorithm_and_settings():
+    def report(algo, mean, **settings):
+        agents = {"stochastic": {"mean": mean}}
+        return {"task": "ant", "algo": algo, "seed": 0, "settings": settings, "agents": agents}
+
+    reports = [report("sapo", 1.0), report("shac", 9.0), report("sapo", 3.0), report("sapo", 5.0, epochs=7)]
+    rows = over_runs(reports)
+    assert [(row["algo"], row["runs"]) for row in rows] == [("sapo", 2), ("shac", 1), ("sapo", 1)]
     figures = rows[0]["agents"]["stochastic"]
     assert figures["mean"] == 2.0 and figures["iqm"] == 2.0
     assert figures["ci95"] == pytest.approx(12.7062, abs=1e-3)  # t of one degree of freedom, times 1
@@ -154,8 +181,13 @@ def test_the_command_line_says_what_is_wrong(tmp_path, capsys, words, code, mess
     assert message in capsys.readouterr().err
 
 
-def test_a_file_that_cannot_be_written_is_named_and_nothing_half_is_left(run, tmp_path, capsys):
+def test_a_file_that_cannot_be_written_is_named_before_anything_is_tried(tmp_path, capsys):
     (tmp_path / "file").write_text("")
-    words = ["--run", str(run.out_dir), "--agent", "zero", "--json", str(tmp_path / "file" / "e.json")]
-    assert main([*words, "--device", "cpu"]) == 1
-    assert "e.json: cannot be written" in capsys.readouterr().err
+    nothing = ["--run", str(tmp_path), "--device", "cpu", "--json"]  # would be complained about next
+    assert main([*nothing, str(tmp_path / "file" / "e.json")]) == 2
+    assert "e.json cannot be written: " in capsys.readouterr().err
+    assert main([*nothing, str(tmp_path)]) == 2
+    assert f"--json {tmp_path}: expected a file, found a folder" in capsys.readouterr().err
+    assert main([*nothing, str(tmp_path / "e.json")]) == 2
+    assert "is not the folder of a run" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]

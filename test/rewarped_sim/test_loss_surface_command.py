@@ -70,6 +70,7 @@ def test_the_same_seed_gives_the_same_surface_and_the_middle_does_not_depend_on_
         (["--run", "{sapo}", "--span", "inf"], "--span must be > 0 and finite, got inf"),
         (["--run", "{sapo}", "--num-envs", "0"], "--num-envs must be > 0, got 0"),
         (["--run", "{sapo}", "--out", "x.pdf"], "--out must end in .png, got x.pdf"),
+        (["--run", "{tmp}", "--out", "/proc/x/y.png"], "--out /proc/x/y.png cannot be written: "),
     ],
 )
 def test_what_cannot_be_drawn_is_refused(runs, tmp_path, capsys, words, message):

@@ -50,12 +50,18 @@ def test_bad_values_are_refused_by_name(values, message):
         ({"run": {"epoch": 3}}, "unknown setting 'epoch'; did you mean 'epochs'"),
         ({"run": {"task": 5}}, r"run.task: expected str, got 5 \(int\)"),
         ({"run": {"algo": ["sapo"]}}, r"run.algo: expected str, got \['sapo'\] \(list\)"),
+        ("run: {on: 1}", "run: unknown setting 'True'"),
+        ({"task": {3: 1}}, "task: unknown setting '3'"),
+        ({"sapo": {1: 2}}, "sapo: unknown setting '1'"),
+        ("sapo: {gamma: 1e-1}", "sapo.gamma: expected float, got '1e-1' .str.; YAML takes 1e-3 for text"),
     ],
 )
 def test_bad_files_are_refused_with_their_place(tmp_path, content, message):
     path = write(tmp_path / "my.yaml", content)
     with pytest.raises(ConfigError, match=message):
-        read_train_config({}, config_path=path)
+        config = read_train_config({}, config_path=path)
+        configure(find(config.task).config, dict(config.task_options), "task")
+        configure(SapoConfig(), dict(config.algo_options), "sapo")
 
 
 def test_a_missing_file_is_named(tmp_path):
@@ -72,6 +78,29 @@ def test_later_layers_win_and_zero_means_not_given(tmp_path):
     assert (config.epochs, config.num_envs) == (7, 5)
     assert config.task_options == {"young": 9.0}
     assert config.algo_options["gamma"] == 0.9
+
+
+def test_a_variations_own_section_goes_over_the_variation_and_that_over_the_algorithms(tmp_path):
+    def options(algo, user):
+        path = write(tmp_path / "my.yaml", user)
+        return read_train_config({"task": "hopper", "algo": algo}, config_path=path).algo_options
+
+    assert "target_keep" not in options("sapo", {})
+    of_task = options("sapo/target_critic", {})
+    assert (of_task["num_critics"], of_task["target_keep"]) == (1, 0.2)  # hopper.yaml has what SHAC has there
+    assert options("sapo/target_critic", {"sapo": {"target_keep": 0.5}})["target_keep"] == 0.5
+    both = {"sapo": {"target_keep": 0.5, "gamma": 0.9}, "sapo/target_critic": {"target_keep": 0.7}}
+    assert [options("sapo/target_critic", both)[name] for name in ("target_keep", "gamma")] == [0.7, 0.9]
+    assert options("sapo", both)["target_keep"] == 0.5
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.stem)
+def test_where_shac_has_a_quick_target_so_has_its_critic_in_sapo(path):
+    shac, sapo = (
+        read_train_config({"task": path.stem, "algo": algo}).algo_options
+        for algo in ("shac", "sapo/target_critic")
+    )
+    assert sapo["target_keep"] == shac.get("target_keep", 0.995)
 
 
 def test_the_task_brings_its_own_number_of_envs():

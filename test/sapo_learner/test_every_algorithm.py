@@ -313,8 +313,13 @@ def test_a_state_that_was_restored_can_be_restored_again(name):
 
 @every_algorithm
 def test_a_setting_out_of_range_is_refused_by_name(name):
-    for setting, value in (("horizon", 0), ("max_grad_norm", float("nan")), ("max_skipped_updates", 0)):
-        with pytest.raises(ValueError, match=f"{setting} must be > 0, got {value}"):
+    for setting, value, expected in (
+        ("horizon", 0, "> 0"),
+        ("max_grad_norm", float("nan"), "> 0 and finite"),
+        ("max_grad_norm", float("inf"), "> 0 and finite"),
+        ("max_skipped_updates", 0, "> 0"),
+    ):
+        with pytest.raises(ValueError, match=f"{setting} must be {expected}, got {value}"):
             ALGORITHMS[name].config(**{setting: value})
 
 

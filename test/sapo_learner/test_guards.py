@@ -133,6 +133,16 @@ def test_rewards_that_are_never_finite_end_the_run_and_leave_the_policy_as_it_wa
 
 
 @with_critics
+def test_critics_that_never_have_a_finite_gradient_end_the_run_too(name):
+    learner = make(name, with_cloud=True)
+    next(iter(critics_of(learner).encoder.parameters())).register_hook(lambda bar: bar * float("nan"))
+    for _ in range(9):
+        assert learner.update()["actor/skipped"] == 0
+    with pytest.raises(TrainingDiverged, match="no finite critic gradient 10 times in a row"):
+        learner.update()
+
+
+@with_critics
 def test_targets_that_are_not_finite_are_counted_and_the_critics_learn_from_the_others(name):
     learner = make(name, added=float("nan"))
     before = weights(critics_of(learner))

@@ -64,6 +64,42 @@ def test_a_row_that_a_crash_cut_short_is_left_out_and_written_anew(tmp_path):
     assert [row["return"] for row in read_metrics(path)] == [12.0, 12.0]
 
 
+@pytest.mark.parametrize("spoilt", [b"\0\0\0\0\0\0", b"2", b"2,12,3", b"2,twelve", b"\xff\xfe", b""])
+def test_what_follows_a_line_that_is_no_row_is_left_out_said_and_written_anew(tmp_path, caplog, spoilt):
+    """As after a power cut, or in an editor."""
+    logger = MetricsLogger(tmp_path)
+    for epoch in (1, 2, 3):
+        logger.log(epoch, {"return": 12.0})
+    logger.close()
+    path = tmp_path / "metrics.csv"
+    lines = path.read_bytes().splitlines()
+    path.write_bytes(b"\n".join([*lines[:2], spoilt, *lines[3:], b""]))
+    assert [row["epoch"] for row in read_metrics(path)] == [1]
+    assert "metrics.csv: line 3 cannot be read; it and what follows is left out" in caplog.text
+    resumed = MetricsLogger(tmp_path, epoch=3)
+    assert "metrics.csv ends with epoch 1; rows up to 3 are lost" in caplog.text
+    resumed.log(4, {"return": 13.0})
+    resumed.close()
+    assert [row["epoch"] for row in read_metrics(path)] == [1, 4]
+
+
+def test_a_file_without_its_first_line_is_left_out_and_said(tmp_path, caplog):
+    (tmp_path / "metrics.csv").write_text("1,12\n2,12\n")
+    assert read_metrics(tmp_path / "metrics.csv") == []
+    assert "line 1 cannot be read; the file is left out" in caplog.text
+
+
+def test_rows_are_brought_to_the_disk_when_asked(tmp_path, monkeypatch):
+    synced = []
+    logger = MetricsLogger(tmp_path)
+    logger.sync()  # nothing is there yet
+    logger.log(1, {"return": 12.0})
+    monkeypatch.setattr(os, "fsync", lambda number: synced.append(os.readlink(f"/proc/self/fd/{number}")))
+    logger.sync()
+    logger.close()
+    assert synced == [str(logger.path)]
+
+
 def test_no_file_means_no_rows(tmp_path):
     assert read_metrics(tmp_path / "metrics.csv") == []
 

@@ -89,6 +89,21 @@ def test_jobs_are_trained_evaluated_and_written_down_even_after_one_that_cannot_
     assert modules == ["rewarped_sim.train"] * 2 + ["rewarped_sim.evaluate"] * 2
 
 
+def test_whatever_ends_a_job_the_others_go_on(tmp_path, processes, monkeypatch):
+    jobs = [tiny_job(tmp_path, seed=seed) for seed in (0, 1)]
+    done = []
+
+    def broken_once(work):
+        done.append(work)
+        if len(done) == 1:
+            raise KeyError("nobody thought of it")
+        raise runner.JobError("nor of that")
+
+    monkeypatch.setattr(runner._Work, "carry_out", broken_once)
+    failures = do(jobs, tmp_path)
+    assert [failure.reason for failure in failures] == ["KeyError: 'nobody thought of it'", "nor of that"]
+
+
 def test_a_killed_run_fails_alone_and_goes_on_where_it_was(tmp_path, processes):
     job = tiny_job(tmp_path, epochs=60)
     (failure,) = in_the_middle([job], lambda: processes[-1].kill(), tmp_path)

@@ -139,5 +139,11 @@ def test_without_records_the_text_says_so():
 
 @pytest.mark.parametrize("task", ["ant_run", "hopper"])
 def test_trajopt_which_takes_fewer_steps_anyway_does_not_make_a_budget_short(make_record, task):
-    records = [make_record(task, "trajopt", env_steps=819_200), make_record(task, env_steps=10_240_000)]
+    of_trajopt = make_record(task, "trajopt", num_envs=16, env_steps=819_200)
+    records = [of_trajopt, make_record(task, env_steps=10_240_000)]
     assert "every run had its full budget" in describe(records)
+
+
+def test_trajopt_that_goes_through_an_episode_less_often_than_published_is_said_to(make_record):
+    few = make_record("cartpole", "trajopt", num_envs=16, env_steps=16 * 240 * 31)
+    assert "trajopt's passes, of 50: cartpole 31." in describe([few])
