@@ -45,7 +45,7 @@ class TrainConfig:
     """Epochs between trials of the policy on held-out starts, the best of which is the one that the run ends with; 0
     takes the last policy, as the published runs do."""
     eval_episodes: int = 16
-    """Episodes of the comparison with do-nothing at the end."""
+    """Episodes of the comparison with do-nothing at the end, in whole rounds of all envs: at most these, or one."""
     video: bool = True
     """Record and draw a rollout at the end."""
     task_options: Mapping[str, Any] = field(default_factory=dict)

@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from point_mass import PointMass
 
-from sapo_learner.algorithms import ALGORITHMS
+from sapo_learner.algorithms import ALGORITHMS, PRESETS, split_name
 from sapo_learner.learner import Interrupted
 from sapo_learner.parallel import RankLostError, Ranks, joined
 from sapo_learner.vec_env import StepResult
@@ -31,8 +31,7 @@ VARIATIONS = {
     # of so few samples in a minibatch, a rank has none now and then
     "sapo, tiny minibatches": ("sapo", {"num_minibatches": 24}),
     "sapo, slow critics": ("sapo", {"target_keep": 0.9, "entropy_samples": 2}),
-    "sapo, gradients of actions": ("sapo", {"policy_epochs": 2}),
-    "sapo, means met": ("sapo", {"meet_mean": True}),
+    **{name: split_name(name) for name in PRESETS},
     "shac": ("shac", {}),
     "shac, means met": ("shac", {"meet_mean": True}),
     "apg": ("apg", {}),
@@ -105,7 +104,7 @@ def share(ranks: Ranks) -> dict:
 def break_one(ranks: Ranks) -> dict:
     """Break the gradient on one rank only, of all parameters and of the actions."""
     results = {}
-    for name in ("sapo", "sapo, gradients of actions"):
+    for name in ("sapo", "sapo/reuse"):
         learner = make(ranks, name)
         learner.env.broken = ranks.rank == 1
         before = learner.state_dict()["policy"]

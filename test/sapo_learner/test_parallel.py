@@ -100,7 +100,7 @@ def test_a_gradient_that_is_not_finite_on_one_rank_skips_the_step_on_all(two_ran
 
 
 def test_gradients_of_actions_are_left_out_where_they_are_broken_though_it_be_all_of_a_rank(two_ranks):
-    first, second = (two_ranks[rank]["break_one"]["sapo, gradients of actions"] for rank in (0, 1))
+    first, second = (two_ranks[rank]["break_one"]["sapo/reuse"] for rank in (0, 1))
     assert first["report"]["actor/skipped"] == 0.0
     assert_identical(first["after"], second["after"])
     assert not torch.equal(first["before"]["head.mean.bias"], first["after"]["head.mean.bias"])
