@@ -217,16 +217,20 @@ class PolicyRunner(LifecycleNode):
         self.get_logger().info(f"loaded policy {contract.policy_name!r} for task {contract.task!r}")
 
     def _come_to_rest(self) -> None:
-        """Publish at the control rate until the command is one of rest, then end the control loop."""
+        """Publish at the control rate until the command holds and is one of rest, then end the control loop."""
         if self._timer is None or self._controller is None:
             return
         self._timer.cancel()
         self._arm_pending = False
         self._controller.disarm()
         period_s = self._settings.control_dt_s(self._controller.contract)
-        while not self._controller.at_rest:
+        while (
+            True
+        ):  # once at least: the last command is one that holds, also where the policy stood still anyway
             self._tick()
             time.sleep(period_s)
+            if self._controller.at_rest:
+                break
         assert self._commands is not None
         self._commands.wait_until_delivered()
         self._controller.release()

@@ -101,7 +101,7 @@ CASES = {
     "adjoint": (
         break_adjoint,
         "bad_adjoints",
-        f"step {STEP}, env {ENV}: the gradient through physics is not finite and is dropped",
+        f"step {STEP}, env {ENV}: the gradient through physics is not finite or beyond 1e12, and is dropped",
     ),
 }
 

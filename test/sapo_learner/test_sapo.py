@@ -336,7 +336,7 @@ def test_an_error_in_the_env_leaves_the_learner_as_it_was():
         ("pool", "median", r"pool must be one of \['mean', 'max'\], got 'median'"),
         ("weight_decay", -1.0, "weight_decay must be >= 0, got -1.0"),
         ("target_entropy_per_dim", 0.5, "target_entropy_per_dim must be < 0, got 0.5"),
-        ("max_grad_norm", float("nan"), "max_grad_norm must be > 0, got nan"),
+        ("max_grad_norm", float("nan"), "max_grad_norm must be > 0 and finite, got nan"),
     ],
 )
 def test_a_setting_out_of_range_is_refused_by_name(name, value, message):
