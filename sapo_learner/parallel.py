@@ -7,6 +7,7 @@ does, but for the rounding of sums, and all of them hold the same networks at an
 
 from __future__ import annotations
 
+import importlib
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -204,6 +205,9 @@ def joined() -> Iterator[Ranks]:
     if size == 1:
         yield SINGLE
         return
+    # What optimisers import when the first is made has the default group of that moment as default arguments. It would
+    # keep the group, with its threads, until the interpreter ends, and one of those that wants it then aborts the rank.
+    importlib.import_module("torch._dynamo")
     own_gpus = dist.is_nccl_available() and torch.cuda.device_count() >= int(os.environ["LOCAL_WORLD_SIZE"])
     timeout = timedelta(seconds=TIMEOUT_S)
     try:

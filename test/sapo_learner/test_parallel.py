@@ -52,6 +52,11 @@ def assert_identical(first, second):
     torch.testing.assert_close(first, second, rtol=0.0, atol=0.0, equal_nan=True)
 
 
+def test_no_thread_of_the_group_outlives_it(two_ranks):
+    """One that does may want the interpreter when that is gone, and the rank then aborts at its end."""
+    assert [two_ranks[rank]["threads left"] for rank in (0, 1)] == [[], []]
+
+
 @pytest.mark.parametrize("name", list(VARIATIONS))
 def test_two_ranks_of_n_envs_learn_what_one_process_with_2n_envs_does(two_ranks, alone, name):
     found, expected = two_ranks[0]["train"][name], alone[name]
