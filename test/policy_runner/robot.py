@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -262,6 +263,13 @@ class Robot:
     def pass_time(self, duration_s):
         end_s = time.monotonic() + duration_s
         self.until(lambda: time.monotonic() >= end_s)
+
+    def meanwhile(self, work):
+        """Let the sensors go on during something that may take its time, as a disk may."""
+        with ThreadPoolExecutor(max_workers=1) as pool:
+            done = pool.submit(work)
+            self.until(done.done)
+        return done.result()
 
     def call(self, service, **fields):
         self._meet()

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 from command_stream import by_policy
-from injection import follower
+from injection import counters, follower
 
 
 def write_policies(bundles, parent):
@@ -57,6 +57,7 @@ def unnoticed(faults):
     after = robot.diagnosis()
     assert int(after["policies_refused"]) == int(before["policies_refused"]) + offers.refusals
     assert offers.last in ("", after["last_refused_policy"])
+    assert counters(after) == counters(before), "why it held"
     stream = robot.stream[armed:]
     assert len(by_policy(stream)) == len(stream) > 5
     faults.observe(stream, counted={"policies_refused": offers.refusals}, rss_mb=robot.rss_mb() - rss_mb)

@@ -133,12 +133,10 @@ def test_row_22_the_policy_runs_on_when_its_folder_is_gone(faults, policies):
     with unnoticed(faults) as offers:
         robot = offers.robot
         before = robot.diagnosis()["policy_sha256"]
-        first.rename(away)
-        other.rename(first)
+        robot.meanwhile(lambda: (first.rename(away), other.rename(first)))
         robot.pass_time(1.0)
         assert "policy.onnx: sha256: expected" in offers.refused(first)
-        first.rename(other)
-        away.rename(first)
+        robot.meanwhile(lambda: (first.rename(other), away.rename(first)))
         assert robot.diagnosis()["policy_sha256"] == before
 
 
