@@ -59,9 +59,8 @@ def main() -> None:
     for seed in options.seeds:
         for cloud in CLOUD_SOURCES:
             folder = options.runs / f"{options.task}_{cloud}_{seed}"
-            values = {"task": options.task, "seed": seed, "device": "cpu"}
+            values = {"task": options.task, "seed": seed, "epochs": options.epochs, "device": "cpu"}
             values |= {"video": False, "eval_episodes": 1, "out_dir": str(folder)}
-            values |= {"epochs": options.epochs} if options.epochs else {}
             config = read_train_config(values, resume="true" if folder.exists() else "")
             config = configure(config, {"task_options": {"cloud": cloud}}, "run")
             rows.append(measure(config, cloud, eval_envs=options.eval_envs))

@@ -21,7 +21,7 @@ from rewarped_sim.json_file import write_json
 from rewarped_sim.output_path import require_writable
 from rewarped_sim.registry import ConfigError, task_names
 from rewarped_sim.train import BAD_INPUT, choose_device, show_log
-from rewarped_sim.train_config import TrainConfig, read_train_config
+from rewarped_sim.train_config import SETTINGS, TrainConfig, read_train_config
 from rewarped_sim.trained_run import (
     EVALUATION_SEED_OFFSET,
     TrainedRun,
@@ -87,8 +87,7 @@ def summary(result: EvalResult) -> dict[str, Any]:
 
 def settings(config: TrainConfig) -> dict[str, Any]:
     """Return what two runs of a task and algorithm may differ in besides their seed."""
-    names = ("num_envs", "epochs", "select_every", "task_options", "algo_options")
-    return {name: getattr(config, name) for name in names}
+    return {name: getattr(config, name) for name in SETTINGS if name not in ("task", "algo", "seed")}
 
 
 def report(run: TrainedRun, results: Mapping[str, EvalResult]) -> dict[str, Any]:
@@ -135,7 +134,7 @@ def _require_different_seeds(folders: Sequence[Path], configs: Sequence[TrainCon
     """Raise ConfigError where two runs are the same one: an interval over them would say that chance played no part."""
     alike: dict[str, Path] = {}
     for folder, config in zip(folders, configs, strict=True):
-        run = repr([config.task, config.algo, config.seed, settings(config)])
+        run = repr([getattr(config, name) for name in SETTINGS])
         if run in alike:
             raise ConfigError(
                 f"--run {alike[run]} and {folder}: the same settings and seed {config.seed}; "
@@ -160,7 +159,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except DeviceError as error:
         return _complain(str(error), 3)
     except OSError as error:
-        return _complain(str(error), 1)
+        return _complain(f"{error.filename or options.json or 'evaluate'}: {error.strerror or error}", 1)
     except KeyboardInterrupt:
         return _complain("stopped before the evaluation was done; nothing was written", 1)
     return 0

@@ -93,7 +93,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except DeviceError as error:
         return _complain(str(error), 3)
     except OSError as error:
-        return _complain(str(error), 1)
+        return _complain(f"{error.filename or options.out}: {error.strerror or error}", 1)
     except KeyboardInterrupt:
         return _complain("stopped before the surfaces were done; nothing was written", 1)
     return 0

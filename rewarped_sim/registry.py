@@ -125,10 +125,13 @@ def _convert(value: Any, default: Any, where: str) -> Any:
 
 
 def _is_number_as_text(value: Any, default: Any) -> bool:
+    if not (isinstance(value, str) and isinstance(default, float)):
+        return False
     try:
-        return isinstance(value, str) and isinstance(default, float) and isinstance(float(value), float)
+        float(value)
     except ValueError:
         return False
+    return True
 
 
 def _load_tasks() -> None:

@@ -17,6 +17,10 @@ from sapo_learner.algorithms import NAMES, split_name
 DEFAULT_TASK = "rolling_flat_small"
 
 
+SETTINGS = ("task", "algo", "num_envs", "seed", "epochs", "select_every", "task_options", "algo_options")
+"""Fields of a `TrainConfig` that decide what its run learns; two runs that agree in all of them are the same one."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
     """One training run. Section `run` of a YAML file holds the same names."""

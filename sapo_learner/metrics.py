@@ -120,7 +120,7 @@ def read_metrics(path: str | os.PathLike[str]) -> list[dict[str, float]]:
     if not path.exists():
         return []
     text = path.read_text(errors="replace")
-    names, *lines = text[: text.rfind("\n") + 1].split("\n")[:-1] or [EPOCH]
+    names, *lines = text[: text.rfind("\n") + 1].splitlines() or [EPOCH]
     columns, rows = names.split(","), []
     for number, line in enumerate(lines, start=2):
         try:

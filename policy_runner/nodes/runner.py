@@ -224,13 +224,11 @@ class PolicyRunner(LifecycleNode):
         self._arm_pending = False
         self._controller.disarm()
         period_s = self._settings.control_dt_s(self._controller.contract)
-        while (
-            True
-        ):  # once at least: the last command is one that holds, also where the policy stood still anyway
+        self._tick()  # so that the last command holds, also where the policy stood still anyway
+        time.sleep(period_s)
+        while not self._controller.at_rest:
             self._tick()
             time.sleep(period_s)
-            if self._controller.at_rest:
-                break
         assert self._commands is not None
         self._commands.wait_until_delivered()
         self._controller.release()

@@ -20,6 +20,7 @@ from rewarped_sim.reproduction.progress import JobsProgress
 from rewarped_sim.reproduction.record import Record, read_record, record_path, thinned_curve
 from rewarped_sim.reproduction.suites import Job
 from rewarped_sim.run_folder import CHECKPOINTS, CONFIG_FILE
+from rewarped_sim.train_config import SETTINGS
 from rewarped_sim.trained_run import read_run_config
 from sapo_learner.atomic_file import write_atomically
 from sapo_learner.metrics import read_metrics
@@ -29,8 +30,6 @@ log = logging.getLogger("rewarped_sim.reproduce")
 EPISODES_PER_ENV = 2
 """As in the published comparisons, but for each env, not for all together."""
 POLL_S = 2.0
-SAME = ("task", "algo", "num_envs", "seed", "epochs", "select_every", "task_options", "algo_options")
-"""What a run that is continued, or its record, must agree on with the job."""
 
 
 class JobError(RuntimeError):
@@ -96,7 +95,7 @@ def has_record(job: Job, results: Path) -> bool:
 def is_of(record: Record, job: Job) -> bool:
     """Tell whether a record is of the job as it is planned now: a table must not mix it with what was planned once."""
     planned = json.loads(json.dumps(asdict(job.config)))
-    return all(record.config.get(name) == planned[name] for name in SAME)
+    return all(record.config.get(name) == planned[name] for name in SETTINGS)
 
 
 def epochs_done(job: Job) -> int:
@@ -155,7 +154,7 @@ class _Work:
         planned = self._job.config
         return ", ".join(
             f"{name} is {getattr(found, name)!r}, to be {getattr(planned, name)!r}"
-            for name in SAME
+            for name in SETTINGS
             if getattr(found, name) != getattr(planned, name)
         )
 
